@@ -1,0 +1,1 @@
+"""Measured comparisons with peers, each run by name: ``python -m benchmarks.NAME``."""

@@ -1,0 +1,309 @@
+"""From feature rows to model inputs: one encoder for training and for serving.
+
+Each encoded feature becomes a bag of table rows (``categorical``, ``numeric`` and ids have one
+row each), and each numeric one also a dense value, its rank among the training snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contract.artifacts import atomic_folder, read_json, write_json, write_manifest
+from feature_repo.contract.dataset import IdType
+from feature_repo.contract.errors import ArtifactError, BadInput
+from feature_repo.contract.schema import Derive, Encoding, Entity, Feature, Schema
+from feature_repo.contract.state import DAY_S, list_column
+from feature_repo.contract.vocabulary import Vocabulary, hash_strings
+
+KIND = "encoder"
+IDS = {Entity.USER: "user_id", Entity.ITEM: "item_id"}
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Bag:
+    """Rows of one table for B examples; example b owns ``[offsets[b], offsets[b+1])``."""
+
+    values: Ints
+    offsets: Ints
+    weights: Floats | None = None
+    """None means that every row weighs 1."""
+
+    @staticmethod
+    def single(values: Ints) -> Bag:
+        """One row an example."""
+        return Bag(values, np.arange(len(values) + 1, dtype=np.int64))
+
+    def take(self, index: Ints) -> Bag:
+        """The bags of some examples, in the order of ``index``."""
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+        flat = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
+        place = flat + np.arange(offsets[-1], dtype=np.int64)
+        return Bag(
+            self.values[place], offsets, None if self.weights is None else self.weights[place]
+        )
+
+    def head(self, length: int) -> Bag:
+        """The first ``length`` entries of every bag."""
+        kept = np.minimum(np.diff(self.offsets), length)
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(kept)])
+        place = np.repeat(self.offsets[:-1] - offsets[:-1], kept)
+        place = place + np.arange(offsets[-1], dtype=np.int64)
+        return Bag(
+            self.values[place], offsets, None if self.weights is None else self.weights[place]
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Model inputs of B examples of one entity."""
+
+    bags: dict[str, Bag]
+    """Feature name -> rows; the entity's own id is among them."""
+    dense: Floats
+    """[B, F] quantile ranks in [-1, 1]; 0 where missing. Columns: the numeric features."""
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+    def take(self, index: Ints) -> Encoded:
+        """Some examples, in the order of ``index``."""
+        return Encoded(
+            {name: bag.take(index) for name, bag in self.bags.items()}, self.dense[index]
+        )
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One embedding table and the features that read it."""
+
+    name: str
+    num_rows: int
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Cut points of numeric features, found on a training snapshot."""
+
+    edges: dict[str, Floats]
+    """Feature -> rising cut points; equal ones merged. Empty where the snapshot had no value."""
+
+    @staticmethod
+    def fit(columns: Mapping[str, npt.ArrayLike], buckets: Mapping[str, int]) -> Quantiles:
+        """Cut each column at ``buckets - 2`` quantiles of its finite values (row 0: missing)."""
+        edges = {}
+        for name, values in columns.items():
+            array = np.asarray(values, dtype=np.float64)
+            array = array[np.isfinite(array)]
+            cuts = np.linspace(0.0, 1.0, max(buckets[name] - 1, 2))[1:-1]
+            found = np.quantile(array, cuts) if len(array) and len(cuts) else np.zeros(0)
+            edges[name] = np.unique(found.astype(np.float32))
+        return Quantiles(edges)
+
+    def bucket(self, name: str, values: npt.NDArray[Any]) -> Ints:
+        """[B] bucket rows, from 1; 0 where the value is missing (NaN)."""
+        place = np.searchsorted(self.edges[name], values.astype(np.float32), side="left") + 1
+        return np.where(np.isnan(values), 0, place).astype(np.int64)
+
+    def rank(self, name: str, values: npt.NDArray[Any]) -> Floats:
+        """[B] place among the snapshot's values, from -1 to 1; 0 where missing."""
+        edges = self.edges[name]
+        if len(edges) < 2:
+            return np.zeros(len(values), dtype=np.float32)
+        rank = np.interp(values.astype(np.float32), edges, np.linspace(-1.0, 1.0, len(edges)))
+        return np.where(np.isnan(values), 0.0, rank).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns rows of features into model inputs; saved with every model that it fed."""
+
+    schema: Schema
+    users: Vocabulary
+    items: Vocabulary
+    quantiles: Quantiles
+    history_length: int = 50
+    """Entries of a history bag that are read, most recent first."""
+
+    @staticmethod
+    def fit(
+        schema: Schema,
+        users: Vocabulary,
+        items: Vocabulary,
+        user_rows: pa.Table,
+        item_rows: pa.Table,
+        history_length: int = 50,
+    ) -> Encoder:
+        """Find the quantiles of the numeric features on the training rows.
+
+        The rows carry their query time in ``event_timestamp``.
+        """
+        columns: dict[str, Floats] = {}
+        buckets: dict[str, int] = {}
+        for entity, table in ((Entity.USER, user_rows), (Entity.ITEM, item_rows)):
+            now_s = query_times_s(table)
+            for feature in schema.encoded(entity, Encoding.NUMERIC):
+                columns[feature.name] = numeric_values(table, feature, now_s)
+                buckets[feature.name] = feature.buckets
+        return Encoder(schema, users, items, Quantiles.fit(columns, buckets), history_length)
+
+    def tables(self) -> tuple[TableSpec, ...]:
+        """Every embedding table that a model over this schema needs, ids first."""
+        bags = tuple(
+            feature for entity in IDS for feature in self.schema.encoded(entity, Encoding.BAG)
+        )
+        ids = tuple(
+            TableSpec(
+                name,
+                vocabulary.num_rows,
+                (name, *(bag.name for bag in bags if bag.bag_of == name)),
+            )
+            for name, vocabulary in (("user_id", self.users), ("item_id", self.items))
+        )
+        coded = tuple(
+            TableSpec(feature.name, feature.buckets, (feature.name,))
+            for entity in IDS
+            for feature in self.schema.encoded(entity, Encoding.CATEGORICAL, Encoding.NUMERIC)
+        )
+        return ids + coded
+
+    def keys(self, entity: Entity) -> tuple[str, ...]:
+        """Names of the bags that ``encode`` makes for an entity, its id first."""
+        encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
+        return (IDS[entity], *(f.name for f in self.schema.encoded(entity, *encodings)))
+
+    def dense_names(self, entity: Entity) -> tuple[str, ...]:
+        """Names of the columns of ``Encoded.dense``."""
+        return tuple(f.name for f in self.schema.encoded(entity, Encoding.NUMERIC))
+
+    def encode(self, table: pa.Table, entity: Entity, now_s: Ints | None = None) -> Encoded:
+        """Model inputs of the rows of ``table``.
+
+        Args:
+            table: the entity's id column and its features; extra columns are ignored.
+            entity: whose rows they are.
+            now_s: [B] epoch seconds; by default the rows' ``event_timestamp``.
+
+        Raises:
+            BadInput: a feature's column is missing or of a wrong type, named.
+        """
+        now = query_times_s(table) if now_s is None else now_s
+        vocabulary = self.users if entity is Entity.USER else self.items
+        name = IDS[entity]
+        bags = {name: Bag.single(vocabulary.rows(column_of(table, name)))}
+        dense: list[Floats] = []
+        for feature in self.schema.of(entity):
+            match feature.encoding:
+                case Encoding.CATEGORICAL:
+                    codes = categorical_rows(column_of(table, feature.name), feature.buckets)
+                    bags[feature.name] = Bag.single(codes)
+                case Encoding.NUMERIC:
+                    values = numeric_values(table, feature, now)
+                    bags[feature.name] = Bag.single(self.quantiles.bucket(feature.name, values))
+                    dense.append(self.quantiles.rank(feature.name, values))
+                case Encoding.BAG:
+                    bags[feature.name] = self._bag(table, feature)
+                case Encoding.STATE | Encoding.NONE:
+                    pass
+        stacked = np.stack(dense, axis=1) if dense else np.zeros((len(table), 0), np.float32)
+        return Encoded(bags, stacked)
+
+    def _bag(self, table: pa.Table, feature: Feature) -> Bag:
+        ids, offsets = list_column(table, feature.name)
+        vocabulary = self.items if feature.bag_of == "item_id" else self.users
+        weights = None
+        if feature.bag_weight is not None:
+            values, _ = list_column(table, feature.bag_weight)
+            weights = np.asarray(values).astype(np.float32)
+        return Bag(vocabulary.rows(ids), offsets, weights).head(self.history_length)
+
+    def save(self, folder: Path) -> None:
+        """Write schema, quantiles and vocabularies as a folder, atomically."""
+        with atomic_folder(folder) as temporary:
+            self.schema.save(temporary / "schema.json")
+            self.users.save(temporary / "users")
+            self.items.save(temporary / "items")
+            edges = {name: cuts.tolist() for name, cuts in self.quantiles.edges.items()}
+            write_json(temporary / "quantiles.json", edges)
+            about = {
+                "history_length": self.history_length,
+                "user_id": self.users.id_type.value,
+                "item_id": self.items.id_type.value,
+                "fingerprint": self.schema.fingerprint,
+            }
+            write_manifest(temporary, KIND, about)
+
+    @staticmethod
+    def load(folder: Path) -> Encoder:
+        """Read a saved encoder; vocabularies are memory-mapped.
+
+        Raises:
+            ArtifactError: missing, truncated or changed.
+        """
+        manifest = read_json(folder / "manifest.json")
+        if manifest.get("kind") != KIND:
+            raise ArtifactError(f"{folder} holds a {manifest.get('kind')!r}; expected {KIND!r}.")
+        about = manifest["about"]
+        edges = read_json(folder / "quantiles.json")
+        return Encoder(
+            Schema.load(folder / "schema.json"),
+            Vocabulary.load(folder / "users", IdType(about["user_id"])),
+            Vocabulary.load(folder / "items", IdType(about["item_id"])),
+            Quantiles({name: np.array(cuts, np.float32) for name, cuts in edges.items()}),
+            int(about["history_length"]),
+        )
+
+
+def column_of(table: pa.Table, name: str) -> pa.Array:
+    """One column as one array.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    if name not in table.column_names:
+        raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
+    column = table.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return column
+
+
+def query_times_s(table: pa.Table) -> Ints:
+    """[B] the rows' query times in epoch seconds, rounded up to the next whole second."""
+    column = column_of(table, "event_timestamp").cast(pa.timestamp("us", tz="UTC"))
+    microseconds = np.asarray(column.cast(pa.int64()))
+    return -(-microseconds // 1_000_000)
+
+
+def categorical_rows(column: pa.Array, buckets: int) -> Ints:
+    """[B] hashed rows in 1..buckets-1; 0 where the value is missing."""
+    text = column if pa.types.is_string(column.type) else column.cast(pa.string())
+    encoded = pc.dictionary_encode(text)
+    keys = hash_strings(encoded.dictionary)
+    rows = (keys % np.uint64(buckets - 1)).astype(np.int64) + 1
+    codes = np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
+    return np.where(codes < 0, 0, rows[codes] if len(rows) else 0).astype(np.int64)
+
+
+def numeric_values(table: pa.Table, feature: Feature, now_s: Ints) -> Floats:
+    """[B] a numeric feature's values at ``now_s``; NaN where missing."""
+    column = column_of(table, feature.name)
+    try:
+        values = np.asarray(column.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadInput(f"Feature {feature.name} must be numbers: {error}") from error
+    if feature.derive is Derive.DAYS_SINCE:
+        values = (now_s - values) / DAY_S
+    return values.astype(np.float32)

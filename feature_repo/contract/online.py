@@ -1,0 +1,166 @@
+"""Reading users' features from the online store: Feast's Redis layout, one round trip.
+
+Feast documents the layout as public: the key is the serialised entity key followed by the
+project, a hash whose fields are murmur3_32("view:feature") in little-endian bytes, with
+``_ts:<view>`` beside them; values are ``ValueProto`` messages.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import mmh3
+import pyarrow as pa
+
+from feature_repo.contract.dataset import IdType
+from feature_repo.contract.errors import BadInput, StoreUnavailable
+from feature_repo.contract.schema import Entity, Feature, Schema
+from feature_repo.contract.values import decode_timestamp_s, decode_value
+
+_STRING, _INT64 = 2, 4
+"""``ValueType`` numbers of the entity key's value."""
+
+
+class RedisLike(Protocol):
+    """The part of a redis client that a reader uses."""
+
+    def pipeline(self, transaction: bool = ...) -> Any:
+        """A pipeline of commands sent in one round trip."""
+
+
+def entity_key(join_key: str, value: int | str, project: str) -> bytes:
+    """The Redis key of one entity, in version 3 of Feast's serialisation.
+
+    Raises:
+        BadInput: the value is neither a 64-bit integer nor a string.
+    """
+    name = join_key.encode()
+    head = struct.pack("<I", 1) + struct.pack("<I", _STRING)
+    head += struct.pack("<I", len(name)) + name
+    return head + _entity_value(value) + project.encode()
+
+
+def _entity_value(value: int | str) -> bytes:
+    if isinstance(value, str):
+        text = value.encode()
+        return struct.pack("<I", _STRING) + struct.pack("<I", len(text)) + text
+    if isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        raise BadInput(f"An id is a 64-bit integer or a string; got {value!r}.")
+    return struct.pack("<I", _INT64) + struct.pack("<I", 8) + struct.pack("<q", value)
+
+
+def field_name(view: str, feature: str) -> bytes:
+    """The hash field of one feature."""
+    return struct.pack("<i", mmh3.hash(f"{view}:{feature}"))
+
+
+def timestamp_field(view: str) -> bytes:
+    """The hash field of the time of a view's last write."""
+    return f"_ts:{view}".encode()
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """Features of B users, in the order asked for."""
+
+    table: pa.Table
+    """``user_id``, ``event_timestamp`` (now) and the features; null where there is none."""
+    found: list[bool]
+    """Whether the store knows anything of the user."""
+
+
+class OnlineReader:
+    """Reads the user features of one schema for any number of users in one round trip."""
+
+    def __init__(
+        self,
+        client: RedisLike,
+        project: str,
+        schema: Schema,
+        user_id: IdType,
+        ttl: timedelta | None = None,
+    ) -> None:
+        self._client = client
+        self._project = project
+        self._features = schema.of(Entity.USER)
+        self._views = sorted({feature.view for feature in self._features})
+        self._user_id = user_id
+        self._ttl = ttl
+        self._fields = [field_name(f.view, f.name) for f in self._features]
+        self._fields += [timestamp_field(view) for view in self._views]
+
+    def read(self, user_ids: Sequence[int | str], now: datetime) -> UserRows:
+        """The features of ``user_ids`` as of ``now``; values past their time to live are null.
+
+        Raises:
+            BadInput: an id is neither a 64-bit integer nor a string.
+            StoreUnavailable: the store does not answer.
+        """
+        replies = self._fetch([entity_key("user_id", value, self._project) for value in user_ids])
+        columns = self._columns(replies, now)
+        ids = pa.array(user_ids, pa.int64() if self._user_id is IdType.INT64 else pa.string())
+        times = pa.array([now] * len(user_ids), pa.timestamp("us", tz="UTC"))
+        table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
+        return UserRows(table, [any(value is not None for value in reply) for reply in replies])
+
+    def _fetch(self, keys: list[bytes]) -> list[list[bytes | None]]:
+        from redis.exceptions import RedisError
+
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for key in keys:
+                pipeline.hmget(key, self._fields)
+            return pipeline.execute()  # type: ignore[no-any-return]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"The online store does not answer: {error}") from error
+
+    def _columns(self, replies: list[list[bytes | None]], now: datetime) -> dict[str, pa.Array]:
+        num_features = len(self._features)
+        alive = [self._alive(reply[num_features:], now) for reply in replies]
+        columns = {}
+        for index, feature in enumerate(self._features):
+            values = [
+                decode_value(reply[index]) if live[feature.view] else None
+                for reply, live in zip(replies, alive, strict=True)
+            ]
+            columns[feature.name] = pa.array(values, arrow_type(feature))
+        return columns
+
+    def _alive(self, stamps: list[bytes | None], now: datetime) -> dict[str, bool]:
+        if self._ttl is None:
+            return dict.fromkeys(self._views, True)
+        oldest = (now - self._ttl).timestamp()
+        return {
+            view: stamp is not None and decode_timestamp_s(stamp) >= oldest
+            for view, stamp in zip(self._views, stamps, strict=True)
+        }
+
+
+def arrow_type(feature: Feature) -> pa.DataType:
+    """The Arrow type of a feature from its Feast type's name, such as ``Array(Int64)``.
+
+    Raises:
+        BadInput: the type has no column type here.
+    """
+    name = feature.dtype
+    if name.startswith("Array(") and name.endswith(")"):
+        return pa.list_(_scalar_type(name[6:-1]))
+    return _scalar_type(name)
+
+
+def _scalar_type(name: str) -> pa.DataType:
+    types = {
+        "Int64": pa.int64(),
+        "Int32": pa.int32(),
+        "Float32": pa.float32(),
+        "Float64": pa.float64(),
+        "String": pa.string(),
+        "Bool": pa.bool_(),
+    }
+    if name not in types:
+        raise BadInput(f"A feature of Feast type {name} cannot be read; use {sorted(types)}.")
+    return types[name]

@@ -1,0 +1,289 @@
+"""Features of one user and one candidate: the fold's state, read at the time ``now``.
+
+Each function takes one user's history and K candidates and returns K values, NaN where the
+feature does not exist (an item never bought has no gap). The table at the end names them all;
+``PAIR_FEATURES`` is its schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.contract.encoding import column_of
+from feature_repo.contract.schema import Encoding, Entity, Feature
+from feature_repo.contract.state import DAY_S, Histories
+from feature_repo.contract.vocabulary import Vocabulary
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+GROUPS = ("department", "category", "subcategory", "brand")
+"""Item attributes over which a history is summed."""
+
+
+@dataclass(frozen=True)
+class PairCatalogue:
+    """What pair features need of the items, by item row; row 0 is the unknown item."""
+
+    codes: dict[str, npt.NDArray[np.int32]]
+    """Group -> [R] code of the item's group; 0 where missing."""
+    price: Floats
+    """[R] present price a unit; NaN where unknown."""
+
+    @staticmethod
+    def from_table(items: pa.Table, vocabulary: Vocabulary) -> PairCatalogue:
+        """Read item rows (``item_id``, the groups, ``price_28d`` or ``price``)."""
+        rows = vocabulary.rows(column_of(items, "item_id"))
+        codes = {group: _codes(items, group, rows, vocabulary.num_rows) for group in GROUPS}
+        codes["brand_subcategory"] = _crossed(codes["brand"], codes["subcategory"])
+        name = "price_28d" if "price_28d" in items.column_names else "price"
+        price = np.full(vocabulary.num_rows, np.nan, dtype=np.float32)
+        price[rows] = np.asarray(column_of(items, name).cast(pa.float32()).fill_null(np.nan))
+        price[0] = np.nan
+        return PairCatalogue(codes, price)
+
+
+def _codes(items: pa.Table, group: str, rows: Ints, num_rows: int) -> npt.NDArray[np.int32]:
+    column = column_of(items, group).cast(pa.string()).dictionary_encode()
+    codes = np.zeros(num_rows, dtype=np.int32)
+    codes[rows] = np.asarray(column.indices.fill_null(-1)).astype(np.int32) + 1
+    codes[0] = 0
+    return codes
+
+
+def _crossed(first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    pairs = first.astype(np.int64) * (int(second.max(initial=0)) + 1) + second
+    pairs = np.where((first == 0) | (second == 0), 0, pairs)
+    _, codes = np.unique(np.concatenate([[0], pairs]), return_inverse=True)
+    return codes[1:].astype(np.int32)
+
+
+class Pairs:
+    """One user's history against K candidates; sums are computed once and shared."""
+
+    def __init__(
+        self,
+        history: Histories,
+        candidate_rows: Ints,
+        catalogue: PairCatalogue,
+        now_s: int,
+        half_life_days: float,
+    ) -> None:
+        self.history = history
+        self.candidates = candidate_rows
+        self.catalogue = catalogue
+        self.now_s = now_s
+        self.weights = history.weight_at(now_s, half_life_days).astype(np.float64)
+        self.known = history.item_row > 0
+
+    @cached_property
+    def place(self) -> Ints:
+        """[K] index of the candidate in the history; -1 where it is not there."""
+        return _find(self.history.item_row, self.candidates)
+
+    def own(self, values: npt.NDArray[np.float32] | npt.NDArray[np.float64]) -> Floats:
+        """[K] the candidate's entry of a history column; NaN where never bought."""
+        if not len(values):
+            return np.full(len(self.candidates), np.nan, dtype=np.float32)
+        return np.where(self.place >= 0, values[self.place], np.nan).astype(np.float32)
+
+    @cached_property
+    def ages_days(self) -> npt.NDArray[np.float64]:
+        """[H] days since the last purchase of each item of the history."""
+        return (self.now_s - self.history.last_s) / DAY_S
+
+    @cached_property
+    def total(self) -> float:
+        """Decayed count of everything in the history."""
+        return float(self.weights.sum())
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[Ints, Ints, Ints]]:
+        """Group -> (codes in the history, each entry's index into them, each candidate's)."""
+        found = {}
+        for group, codes in self.catalogue.codes.items():
+            mine = codes[self.history.item_row]
+            unique, inverse = np.unique(mine, return_inverse=True)
+            wanted = codes[self.candidates]
+            place = _find(unique, wanted)
+            found[group] = (
+                unique.astype(np.int64),
+                inverse.astype(np.int64),
+                np.where(wanted == 0, -1, place).astype(np.int64),
+            )
+        return found
+
+    def summed(self, group: str, values: npt.NDArray[np.float64]) -> Floats:
+        """[K] sum of ``values`` over the history entries in the candidate's group; 0 if none."""
+        unique, inverse, place = self.groups[group]
+        if not len(unique):
+            return np.zeros(len(self.candidates), dtype=np.float32)
+        sums = np.bincount(inverse, weights=values, minlength=len(unique))
+        return np.where(place >= 0, sums[place], 0.0).astype(np.float32)
+
+    def newest(self, group: str) -> Floats:
+        """[K] days since the last purchase in the candidate's group; NaN if none."""
+        unique, inverse, place = self.groups[group]
+        if not len(unique):
+            return np.full(len(self.candidates), np.nan, dtype=np.float32)
+        ages = np.full(len(unique), np.inf)
+        np.minimum.at(ages, inverse, self.ages_days)
+        return np.where(place >= 0, ages[place], np.nan).astype(np.float32)
+
+
+def _find(haystack: npt.NDArray[np.integer], needles: npt.NDArray[np.integer]) -> Ints:
+    if not len(haystack):
+        return np.full(len(needles), -1, dtype=np.int64)
+    order = np.argsort(haystack, kind="stable")
+    ordered = haystack[order]
+    place = np.minimum(np.searchsorted(ordered, needles), len(haystack) - 1)
+    return np.where(ordered[place] == needles, order[place], -1).astype(np.int64)
+
+
+def _own_count(pairs: Pairs) -> Floats:
+    return pairs.own(pairs.history.count)
+
+
+def _own_weight(pairs: Pairs) -> Floats:
+    return pairs.own(pairs.weights)
+
+
+def _own_share(pairs: Pairs) -> Floats:
+    return pairs.own(pairs.weights / max(pairs.total, 1e-9))
+
+
+def _own_days_since(pairs: Pairs) -> Floats:
+    return pairs.own(pairs.ages_days)
+
+
+def _own_age(pairs: Pairs) -> Floats:
+    return pairs.own((pairs.now_s - pairs.history.first_s) / DAY_S)
+
+
+def _gap_mean(history: Histories) -> npt.NDArray[np.float64]:
+    """[H] mean days between purchases; NaN with fewer than two."""
+    span = (history.last_s - history.first_s) / DAY_S
+    gaps = history.count.astype(np.float64) - 1.0
+    return np.where(gaps > 0, span / np.maximum(gaps, 1.0), np.nan)
+
+
+def _gap_deviation(history: Histories) -> npt.NDArray[np.float64]:
+    """[H] standard deviation of the days between purchases; NaN with fewer than three."""
+    gaps = history.count.astype(np.float64) - 1.0
+    variance = history.gap_sq / np.maximum(gaps, 1.0) - _gap_mean(history) ** 2
+    return np.where(gaps > 1, np.sqrt(np.maximum(variance, 0.0)), np.nan)
+
+
+def _own_gap_mean(pairs: Pairs) -> Floats:
+    return pairs.own(_gap_mean(pairs.history))
+
+
+def _own_gap_deviation(pairs: Pairs) -> Floats:
+    return pairs.own(_gap_deviation(pairs.history))
+
+
+def _own_due(pairs: Pairs) -> Floats:
+    """Days since the last purchase over the usual gap: 1 is exactly due."""
+    return pairs.own(pairs.ages_days / np.maximum(_gap_mean(pairs.history), 0.5))
+
+
+def _own_overdue(pairs: Pairs) -> Floats:
+    """How many standard deviations past the usual gap."""
+    gap = _gap_mean(pairs.history)
+    deviation = np.maximum(_gap_deviation(pairs.history), 1.0)
+    return pairs.own((pairs.ages_days - gap) / deviation)
+
+
+def _group_share(group: str) -> Callable[[Pairs], Floats]:
+    def share(pairs: Pairs) -> Floats:
+        return (pairs.summed(group, pairs.weights) / max(pairs.total, 1e-9)).astype(np.float32)
+
+    return share
+
+
+def _group_weight(group: str) -> Callable[[Pairs], Floats]:
+    def weight(pairs: Pairs) -> Floats:
+        return pairs.summed(group, pairs.weights)
+
+    return weight
+
+
+def _group_days_since(group: str) -> Callable[[Pairs], Floats]:
+    def days_since(pairs: Pairs) -> Floats:
+        return pairs.newest(group)
+
+    return days_since
+
+
+def _share_of_group(group: str) -> Callable[[Pairs], Floats]:
+    """The candidate's part of what the user buys in its group."""
+
+    def share(pairs: Pairs) -> Floats:
+        own = np.nan_to_num(pairs.own(pairs.weights))
+        total = pairs.summed(group, pairs.weights)
+        return np.where(total > 0, own / np.maximum(total, 1e-9), np.nan).astype(np.float32)
+
+    return share
+
+
+def _price_to_usual(pairs: Pairs) -> Floats:
+    """Log of the candidate's price over the user's mean price in its subcategory."""
+    paid = pairs.catalogue.price[pairs.history.item_row].astype(np.float64)
+    priced = np.isfinite(paid) & pairs.known
+    weights = np.where(priced, pairs.weights, 0.0)
+    spent = pairs.summed("subcategory", np.where(priced, paid, 0.0) * weights)
+    usual = spent / np.maximum(pairs.summed("subcategory", weights), 1e-9)
+    price = pairs.catalogue.price[pairs.candidates]
+    known = (usual > 0) & (price > 0)
+    ratio = np.where(known, price, 1.0) / np.where(known, usual, 1.0)
+    return np.where(known, np.log(ratio), np.nan).astype(np.float32)
+
+
+_FUNCTIONS: dict[str, Callable[[Pairs], Floats]] = {
+    "own_count": _own_count,
+    "own_weight": _own_weight,
+    "own_share": _own_share,
+    "own_days_since": _own_days_since,
+    "own_age": _own_age,
+    "own_gap_mean": _own_gap_mean,
+    "own_gap_deviation": _own_gap_deviation,
+    "own_due": _own_due,
+    "own_overdue": _own_overdue,
+    "department_share": _group_share("department"),
+    "category_weight": _group_weight("category"),
+    "category_share": _group_share("category"),
+    "category_days_since": _group_days_since("category"),
+    "subcategory_weight": _group_weight("subcategory"),
+    "subcategory_share": _group_share("subcategory"),
+    "subcategory_days_since": _group_days_since("subcategory"),
+    "share_of_subcategory": _share_of_group("subcategory"),
+    "brand_share": _group_share("brand"),
+    "brand_days_since": _group_days_since("brand"),
+    "brand_subcategory_weight": _group_weight("brand_subcategory"),
+    "price_to_usual": _price_to_usual,
+}
+
+PAIR_FEATURES = tuple(
+    Feature(name, Entity.PAIR, "pair", "float32", Encoding.NUMERIC, buckets=24)
+    for name in _FUNCTIONS
+)
+"""The schema of the columns of ``pair_values``."""
+
+
+def pair_values(
+    history: Histories,
+    candidate_rows: Ints,
+    catalogue: PairCatalogue,
+    now_s: int,
+    half_life_days: float = 56.0,
+) -> Floats:
+    """[K, P] every pair feature of one user (a batch of one) and K candidates; NaN if missing."""
+    pairs = Pairs(history, candidate_rows, catalogue, now_s, half_life_days)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([function(pairs) for function in _FUNCTIONS.values()], axis=1)

@@ -1,0 +1,208 @@
+"""A user's live state and the fold that advances it by one time step.
+
+The state keeps the ``history_items`` distinct items that were bought last (by time, then by
+lowest id). An item that was evicted and comes back starts anew. Whatever depends on "now" is
+computed when the state is read, never stored. DuckDB computes the same state in bulk
+(``feature_repo.jobs.state``); a property test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.contract.errors import BadInput
+from feature_repo.contract.vocabulary import Vocabulary
+
+DAY_S = 86_400.0
+
+HISTORY_COLUMNS = (
+    "history_item_id",
+    "history_count",
+    "history_weight",
+    "history_first_s",
+    "history_last_s",
+    "history_gap_sq",
+)
+"""The parallel lists of the view ``user_history``, most recent item first."""
+
+Id = int | str
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """What one user did with one item.
+
+    ``weight`` is the sum over purchases of 2^-(age/half-life) as of ``last_s``; ``gap_sq`` is
+    the sum of the squared gaps between consecutive purchases, in days squared.
+    """
+
+    count: int
+    weight: float
+    first_s: int
+    last_s: int
+    gap_sq: float
+
+
+@dataclass(frozen=True)
+class UserState:
+    """One user's history, most recent first: at most ``history_items`` items."""
+
+    items: tuple[tuple[Id, ItemState], ...] = ()
+
+    @property
+    def last_s(self) -> int | None:
+        """Time of the last event that the state contains, in epoch seconds."""
+        return self.items[0][1].last_s if self.items else None
+
+    def to_row(self) -> dict[str, list[Any]]:
+        """The lists of the view ``user_history``."""
+        states = [state for _, state in self.items]
+        return {
+            "history_item_id": [item_id for item_id, _ in self.items],
+            "history_count": [state.count for state in states],
+            "history_weight": [state.weight for state in states],
+            "history_first_s": [state.first_s for state in states],
+            "history_last_s": [state.last_s for state in states],
+            "history_gap_sq": [state.gap_sq for state in states],
+        }
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> UserState:
+        """Read the lists of the view ``user_history``; null lists are an empty history."""
+        columns = [row.get(name) or [] for name in HISTORY_COLUMNS]
+        if len({len(column) for column in columns}) != 1:
+            lengths = {n: len(c) for n, c in zip(HISTORY_COLUMNS, columns, strict=True)}
+            raise BadInput(f"The history lists must be equally long; got {lengths}.")
+        return UserState(
+            tuple(
+                (item_id, ItemState(count, weight, first_s, last_s, gap_sq))
+                for item_id, count, weight, first_s, last_s, gap_sq in zip(*columns, strict=True)
+            )
+        )
+
+
+def fold(
+    state: UserState,
+    item_ids: Sequence[Id],
+    time_s: int,
+    *,
+    history_items: int = 200,
+    half_life_days: float = 56.0,
+) -> UserState:
+    """Advance ``state`` by the distinct items of one basket, all bought at ``time_s``.
+
+    Raises:
+        BadInput: the basket is not later than the state's last event.
+    """
+    if state.last_s is not None and time_s <= state.last_s:
+        raise BadInput(f"A basket at {time_s} s is not later than the state's {state.last_s} s.")
+    known = dict(state.items)
+    for item_id in set(item_ids):
+        known[item_id] = _bought(known.get(item_id), time_s, half_life_days)
+    ordered = sorted(known.items(), key=lambda entry: (-entry[1].last_s, entry[0]))
+    return UserState(tuple(ordered[:history_items]))
+
+
+def _bought(old: ItemState | None, time_s: int, half_life_days: float) -> ItemState:
+    if old is None:
+        return ItemState(count=1, weight=1.0, first_s=time_s, last_s=time_s, gap_sq=0.0)
+    gap_days = (time_s - old.last_s) / DAY_S
+    return replace(
+        old,
+        count=old.count + 1,
+        weight=1.0 + old.weight * 2.0 ** (-gap_days / half_life_days),
+        last_s=time_s,
+        gap_sq=old.gap_sq + gap_days**2,
+    )
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The histories of B users as flat arrays; user b owns ``[offsets[b], offsets[b+1])``."""
+
+    offsets: npt.NDArray[np.int64]
+    """[B+1]"""
+    item_row: npt.NDArray[np.int64]
+    """[N] rows of the item vocabulary; 0 is an item that it does not know."""
+    count: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float32]
+    """[N] decayed count as of ``last_s``."""
+    first_s: npt.NDArray[np.int64]
+    last_s: npt.NDArray[np.int64]
+    gap_sq: npt.NDArray[np.float32]
+    """[N] days squared."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, user: int) -> Histories:
+        """The history of one user, as a batch of one."""
+        part = slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+        return Histories(
+            np.array([0, part.stop - part.start], dtype=np.int64),
+            self.item_row[part],
+            self.count[part],
+            self.weight[part],
+            self.first_s[part],
+            self.last_s[part],
+            self.gap_sq[part],
+        )
+
+    def weight_at(
+        self, now_s: npt.NDArray[np.int64] | int, half_life_days: float
+    ) -> npt.NDArray[np.float32]:
+        """[N] decayed counts at ``now_s`` ([B] or one time for all)."""
+        now = np.broadcast_to(np.asarray(now_s, dtype=np.int64), (len(self),))
+        age_days = (np.repeat(now, np.diff(self.offsets)) - self.last_s) / DAY_S
+        return (self.weight * np.exp2(-age_days / half_life_days)).astype(np.float32)
+
+    @staticmethod
+    def from_table(table: pa.Table, items: Vocabulary) -> Histories:
+        """Read the ``history_*`` columns of B rows; a null list is an empty history."""
+        ids, offsets = list_column(table, "history_item_id")
+        return Histories(
+            offsets,
+            items.rows(ids),
+            _numbers(table, "history_count", offsets, np.float32),
+            _numbers(table, "history_weight", offsets, np.float32),
+            _numbers(table, "history_first_s", offsets, np.int64),
+            _numbers(table, "history_last_s", offsets, np.int64),
+            _numbers(table, "history_gap_sq", offsets, np.float32),
+        )
+
+
+def list_column(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """The flat values and the [B+1] offsets of a list column; a null list is empty.
+
+    Raises:
+        BadInput: there is no such column, or it holds no lists.
+    """
+    if name not in table.column_names:
+        raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
+    column = table.column(name)
+    if pa.types.is_null(column.type):
+        return pa.array([], type=pa.int64()), np.zeros(len(column) + 1, dtype=np.int64)
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        raise BadInput(f"Column {name!r} holds {column.type}; expected lists.")
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    lengths = np.asarray(array.value_lengths().fill_null(0), dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    return array.flatten(), offsets
+
+
+def _numbers(
+    table: pa.Table, name: str, offsets: npt.NDArray[np.int64], dtype: Any
+) -> npt.NDArray[Any]:
+    values, own = list_column(table, name)
+    if not np.array_equal(own, offsets):
+        row = int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
+        raise BadInput(f"Row {row}: {name} has not as many values as history_item_id.")
+    return np.asarray(values).astype(dtype, copy=False)

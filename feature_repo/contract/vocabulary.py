@@ -1,0 +1,159 @@
+"""Raw ids to table rows: memory-mapped sorted 64-bit keys, never a dictionary.
+
+Row 0 means "unknown". A known id keeps its row when the vocabulary grows. Costs 12 bytes an id
+for the lookup, and the ids themselves for the way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mmh3
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contract.artifacts import atomic_folder, read_table, write_manifest, write_table
+from feature_repo.contract.dataset import IdType
+from feature_repo.contract.errors import ArtifactError, BadInput
+
+KIND = "vocabulary"
+
+
+def hash_strings(values: pa.Array) -> npt.NDArray[np.uint64]:
+    """[N] 64-bit MurmurHash3 keys of strings; null hashes as the empty string."""
+    return np.fromiter(
+        (mmh3.hash64(value or "", signed=False)[0] for value in values.to_pylist()),
+        dtype=np.uint64,
+        count=len(values),
+    )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that a model has rows for."""
+
+    id_type: IdType
+    keys: npt.NDArray[np.uint64]
+    """[N] sorted."""
+    key_rows: npt.NDArray[np.int32]
+    """[N] the row of each key, from 1."""
+    ids: pa.Array
+    """[N] the id of row ``1 + index``."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of a table over this vocabulary, row 0 ("unknown") included."""
+        return len(self) + 1
+
+    @staticmethod
+    def build(ids: Any, id_type: IdType, base: Vocabulary | None = None) -> Vocabulary:
+        """Make a vocabulary of the distinct ``ids``; those of ``base`` keep their rows.
+
+        Raises:
+            BadInput: a null id, a wrong type, or two strings with one 64-bit key.
+        """
+        array = pc.unique(_typed(ids, id_type))
+        if array.null_count:
+            raise BadInput("An id is null; every user and item needs an id.")
+        array = array.take(pc.array_sort_indices(array))
+        if base is not None:
+            array = pa.concat_arrays([base.ids, array.filter(pc.equal(_as_arrow(base, array), 0))])
+        keys = _keys(array, id_type)
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        _require_distinct(keys, order, array)
+        return Vocabulary(id_type, keys, (order + 1).astype(np.int32), array)
+
+    def rows(self, ids: Any) -> npt.NDArray[np.int64]:
+        """[N] the row of each id; 0 for null and for ids that the vocabulary does not know.
+
+        Raises:
+            BadInput: the ids cannot be read as this vocabulary's type.
+        """
+        array = _typed(ids, self.id_type)
+        if not len(self) or not len(array):
+            return np.zeros(len(array), dtype=np.int64)
+        wanted = _keys(array, self.id_type)
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)
+        known = self.keys[place] == wanted
+        if array.null_count:
+            known &= np.asarray(array.is_valid())
+        return np.where(known, self.key_rows[place], 0).astype(np.int64)
+
+    def ids_of(self, rows: npt.NDArray[np.int64]) -> list[Any]:
+        """The ids of rows; row 0 has none.
+
+        Raises:
+            BadInput: a row is 0 or past the end.
+        """
+        if len(rows) and (rows.min() < 1 or rows.max() > len(self)):
+            raise BadInput(f"Rows must be in 1..{len(self)}; got {rows.min()}..{rows.max()}.")
+        return self.ids.take(pa.array(rows - 1)).to_pylist()  # type: ignore[no-any-return]
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary as a folder, atomically."""
+        with atomic_folder(folder) as temporary:
+            np.save(temporary / "keys.npy", self.keys)
+            np.save(temporary / "rows.npy", self.key_rows)
+            write_table(temporary / "ids.parquet", pa.table({"id": self.ids}))
+            write_manifest(temporary, KIND, {"id_type": self.id_type.value, "size": len(self)})
+
+    @staticmethod
+    def load(folder: Path, id_type: IdType) -> Vocabulary:
+        """Memory-map a saved vocabulary.
+
+        Raises:
+            ArtifactError: missing, truncated, or of another id type.
+        """
+        try:
+            keys = np.load(folder / "keys.npy", mmap_mode="r")
+            rows = np.load(folder / "rows.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder} is not a vocabulary: {error}") from error
+        ids = read_table(folder / "ids.parquet").column("id").combine_chunks()
+        if ids.type != _arrow_type(id_type):
+            raise ArtifactError(f"{folder} holds ids of type {ids.type}; expected {id_type}.")
+        return Vocabulary(id_type, keys, rows, ids)
+
+
+def _arrow_type(id_type: IdType) -> pa.DataType:
+    return pa.int64() if id_type is IdType.INT64 else pa.string()
+
+
+def _typed(ids: Any, id_type: IdType) -> pa.Array:
+    array = ids
+    try:
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        if not isinstance(array, pa.Array):
+            array = pa.array(array)
+        return array if array.type == _arrow_type(id_type) else array.cast(_arrow_type(id_type))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise BadInput(f"These ids cannot be read as {id_type.value}: {error}") from error
+
+
+def _keys(array: pa.Array, id_type: IdType) -> npt.NDArray[np.uint64]:
+    if id_type is IdType.STRING:
+        return hash_strings(array)
+    filled = array.fill_null(0) if array.null_count else array
+    return np.asarray(filled).astype(np.int64, copy=False).view(np.uint64)
+
+
+def _as_arrow(base: Vocabulary, array: pa.Array) -> pa.Array:
+    return pa.array(base.rows(array))
+
+
+def _require_distinct(
+    keys: npt.NDArray[np.uint64], order: npt.NDArray[np.int64], ids: pa.Array
+) -> None:
+    same = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(same):
+        first, second = (ids[int(order[same[0] + step])].as_py() for step in (0, 1))
+        raise BadInput(f"Ids {first!r} and {second!r} have one 64-bit key; rename one of them.")

@@ -1,0 +1,82 @@
+"""Command line of the jobs: a sub-command, then Hydra overrides."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from feature_repo.contract.errors import ShoprecError
+from feature_repo.jobs.config import JobConfig, TrainingSetConfig, load_config
+from feature_repo.jobs.feast_repo import feast_environment
+from feature_repo.jobs.ingest import ingest
+from feature_repo.jobs.state import make_state
+from feature_repo.jobs.training_set import make_training_set
+
+COMMANDS = {
+    "ingest": "raw data -> canonical tables and dataset.json [data=complete_journey|parquet]",
+    "state": "canonical tables -> the Feast sources: user state and item activity",
+    "training-set": "Feast's point-in-time rows: service=retrieval_v1|ranking_v1 "
+    "kind=sessions|users cutoff=t0|t1|t2|t3|TIME [until=t1|...]",
+    "feast-env": "print the variables that `feast -c feature_repo` needs for a data set",
+}
+EPILOG = """\
+Settings come from conf/data/NAME.yaml; any of them can be overridden: data.max_users=200 keeps
+200 users, data.root=DIR moves the output, force=true does the work again.
+
+  python -m feature_repo.jobs ingest data=complete_journey
+  python -m feature_repo.jobs state data=complete_journey
+  python -m feature_repo.jobs training-set service=retrieval_v1 kind=sessions cutoff=t0
+  python -m feature_repo.jobs training-set service=ranking_v1 kind=users cutoff=t0 until=t1
+  python -m feature_repo.jobs ingest data=parquet data.events=orders.csv data.name=my_shop
+  eval "$(python -m feature_repo.jobs feast-env data=parquet data.name=my_shop)"
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a sub-command; return the exit status."""
+    parsed = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    logging.getLogger("feast").setLevel(logging.WARNING)
+    try:
+        _run(parsed.command, parsed.overrides)
+    except ShoprecError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m feature_repo.jobs",
+        description="From raw data to Feast sources and training sets.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, summary in COMMANDS.items():
+        sub = commands.add_parser(command, help=summary, description=summary)
+        sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    return parser
+
+
+def _run(command: str, overrides: Sequence[str]) -> None:
+    match command:
+        case "ingest":
+            ingest(load_config(JobConfig, overrides), datetime.now(UTC))
+        case "state":
+            make_state(load_config(JobConfig, overrides))
+        case "training-set":
+            make_training_set(load_config(TrainingSetConfig, overrides))
+        case _:
+            _answer_environment(load_config(JobConfig, overrides))
+
+
+def _answer_environment(config: JobConfig) -> None:
+    for variable, value in feast_environment(config.data.dataset()).items():
+        sys.stdout.write(f"export {variable}={shlex.quote(value)}\n")

@@ -1,0 +1,261 @@
+"""Settings of the jobs: dataclasses that ``conf/`` and the command line fill, checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from feature_repo.contract.dataset import REPOSITORY, Dataset, parse_time
+from feature_repo.contract.errors import ConfigError
+
+CONF = REPOSITORY / "conf"
+DEFAULT_DATA = "complete_journey"
+
+
+class Source(Enum):
+    """Where a data set comes from."""
+
+    complete_journey = "complete_journey"
+    parquet = "parquet"
+
+
+class ClockChoice(Enum):
+    """How the data set's clock is chosen."""
+
+    auto = "auto"
+    """Historical where the last event is more than 7 days old, else the wall clock."""
+    as_of = "as_of"
+    wall = "wall"
+
+
+class SetKind(Enum):
+    """What one row of a training set is."""
+
+    sessions = "sessions"
+    """A user just before one of the user's baskets; the target is that basket."""
+    users = "users"
+    """A user at the cut-off; the target is what the user bought between it and ``until``."""
+
+
+@dataclass
+class Columns:
+    """The shop's column for each canonical column; null: the column of the canonical name."""
+
+    user_id: str | None = None
+    item_id: str | None = None
+    event_timestamp: str | None = None
+    event_type: str | None = None
+    quantity: str | None = None
+    price: str | None = None
+    """Paid per unit."""
+    list_price: str | None = None
+    """Per unit, before discounts."""
+    session_id: str | None = None
+
+    user_timestamp: str | None = None
+    """In the users file: since when a row holds; null: since the start of the data."""
+    age_band: str | None = None
+    gender: str | None = None
+    income_band: str | None = None
+    household_size: str | None = None
+    household_type: str | None = None
+    home_ownership: str | None = None
+    marital_status: str | None = None
+    children: str | None = None
+    region: str | None = None
+    segment: str | None = None
+
+    item_timestamp: str | None = None
+    """In the items file: since when a row holds; null: since the start of the data."""
+    title: str | None = None
+    department: str | None = None
+    category: str | None = None
+    subcategory: str | None = None
+    brand: str | None = None
+    brand_tier: str | None = None
+    package_size: str | None = None
+    item_price: str | None = None
+    """In the items file: the present price."""
+    available: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """One shop's data: where it comes from, where it goes, and how time is cut."""
+
+    name: str = MISSING
+    """Folder, Feast project and key prefix of the data set: letters, digits, underscores."""
+    source: Source = Source.parquet
+    root: str = "data/${.name}"
+    """Output folder, relative to the current folder."""
+
+    events: str | None = None
+    """Parquet or CSV file of purchases and other events (source=parquet)."""
+    users: str | None = None
+    """Parquet or CSV file of users; null: made from the events."""
+    items: str | None = None
+    """Parquet or CSV file of items; null: made from the events."""
+    columns: Columns = field(default_factory=Columns)
+    time_format: str | None = None
+    """strptime format of event times in a CSV file; null: ISO 8601."""
+    cancelled_column: str | None = None
+    """Lines whose value here starts with ``cancelled_prefix`` are dropped."""
+    cancelled_prefix: str = "C"
+    max_users: int | None = None
+    """Keep about this many users, evenly spread over the sorted ids; null: all."""
+
+    timezone: str = "UTC"
+    """Days and weeks begin at midnight there."""
+    cutoff: str | None = None
+    """t2, where the test window begins; null: one window before the last event."""
+    window_days: int | None = None
+    """Length of a window; null: 28, or less where under 8 windows of history would remain."""
+    snapshot_days: int = 7
+    """Days between two snapshots of the features."""
+    history_items: int = 200
+    """Most distinct items in a user's history."""
+    half_life_days: float = 56.0
+    clock: ClockChoice = ClockChoice.auto
+
+    def __post_init__(self) -> None:
+        if self.name == MISSING:
+            return
+        self._check_name()
+        for name in ("snapshot_days", "history_items", "half_life_days"):
+            _require_positive(name, getattr(self, name))
+        for name in ("max_users", "window_days"):
+            if getattr(self, name) is not None:
+                _require_positive(name, getattr(self, name))
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ConfigError(
+                f"data.timezone={self.timezone} is not a time zone such as America/New_York."
+            ) from None
+        if self.cutoff is not None:
+            parse_time(self.cutoff)
+
+    def _check_name(self) -> None:
+        if not self.name.isascii() or not self.name.replace("_", "a").isalnum():
+            raise ConfigError(
+                f"data.name={self.name!r} must be letters, digits and underscores: it names the "
+                "folder, the Feast project and the keys of the online store."
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The data set's folder, absolute."""
+        return Path(self.root).resolve()
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Where days begin at midnight."""
+        return ZoneInfo(self.timezone)
+
+    def dataset(self) -> Dataset:
+        """The ingested data set.
+
+        Raises:
+            ArtifactError: it was not ingested.
+        """
+        return Dataset.load(self.folder / "dataset.json")
+
+
+def _require_positive(name: str, value: float) -> None:
+    if value <= 0:
+        raise ConfigError(f"data.{name} must be above zero; got {value}.")
+
+
+def _default_data() -> list[Any]:
+    return ["_self_", {"data": DEFAULT_DATA}]
+
+
+@dataclass
+class JobConfig:
+    """Settings that every job has."""
+
+    defaults: list[Any] = field(default_factory=_default_data)
+    data: DataConfig = field(default_factory=DataConfig)
+    force: bool = False
+    """Do the work even where the result is there and its inputs are unchanged."""
+    memory_gb: float = 2.0
+    """DuckDB's memory limit; past it, it spills to disk."""
+    threads: int | None = None
+    """DuckDB's threads; null: all cores."""
+
+    def __post_init__(self) -> None:
+        if self.memory_gb < 0.25:
+            raise ConfigError(f"memory_gb must be at least 0.25; got {self.memory_gb}.")
+
+
+@dataclass
+class TrainingSetConfig(JobConfig):
+    """Settings of the job ``training-set``."""
+
+    service: str = MISSING
+    """Feast feature service, such as retrieval_v1."""
+    kind: SetKind = SetKind.sessions
+    cutoff: str = MISSING
+    """t0..t3 or an ISO time: nothing from then on reaches a feature."""
+    until: str | None = None
+    """t1..t3 or an ISO time: end of the label window of kind=users; null: no labels."""
+    chunk_rows: int = 10_000
+    """Entity rows that Feast joins at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunk_rows <= 0:
+            raise ConfigError(f"chunk_rows must be above zero; got {self.chunk_rows}.")
+        if self.until is not None and self.kind is not SetKind.users:
+            raise ConfigError("until=... belongs to kind=users; a session's target is its basket.")
+
+
+AnyConfig = TypeVar("AnyConfig", bound=JobConfig)
+
+
+def load_config(config_type: type[AnyConfig], overrides: Sequence[str]) -> AnyConfig:
+    """Compose ``conf/`` and ``overrides`` into a checked config.
+
+    Raises:
+        ConfigError: an unknown key or data set, a value of a wrong type, or a missing one.
+    """
+    name = f"_jobs_{config_type.__name__}"
+    ConfigStore.instance().store(name=name, node=config_type, provider="feature_repo.jobs")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose(name, overrides=list(overrides))
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, config_type)) from error
+    assert isinstance(config, config_type)
+    return config
+
+
+def _explain(error: Exception, config_type: type[JobConfig]) -> str:
+    reason = str(error.__cause__ or error).splitlines()[0]
+    known = [item.name for item in fields(config_type) if item.name != "defaults"]
+    data = [item.name for item in fields(DataConfig)]
+    options = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
+    return (
+        f"The settings do not hold: {str(error).splitlines()[0]} ({reason}). "
+        f"Settings are {', '.join(known)}; of data: {', '.join(data)}; "
+        f"data sets: {', '.join(options)}."
+    )
+
+
+def utc_text(time: datetime) -> str:
+    """A time as an SQL literal, ``2017-11-27 05:00:00+00:00``."""
+    return time.isoformat(sep=" ")

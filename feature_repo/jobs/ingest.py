@@ -1,0 +1,55 @@
+"""Job ``ingest``: a source's raw files become the canonical tables and ``dataset.json``."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+
+from feature_repo.contract.dataset import Dataset
+from feature_repo.jobs import complete_journey, parquet_shop
+from feature_repo.jobs.canonical import finish
+from feature_repo.jobs.config import JobConfig, Source
+from feature_repo.jobs.database import connect
+from feature_repo.jobs.feast_repo import write_settings
+from feature_repo.jobs.stage import Stage
+
+log = logging.getLogger(__name__)
+
+OUTPUTS = ("events", "users", "items", "item_context")
+
+
+def ingest(config: JobConfig, now: datetime) -> Dataset:
+    """Make the canonical tables, or find them unchanged.
+
+    Raises:
+        BadInput: the files do not hold what the configuration says; the row is named.
+    """
+    data = config.data
+    outputs = [data.folder / "canonical" / f"{table}.parquet" for table in OUTPUTS]
+    stage = Stage("ingest", data.folder, source_files(config), data, outputs)
+    dataset_json = data.folder / "dataset.json"
+    if not config.force and dataset_json.is_file() and stage.is_current():
+        return data.dataset()
+    data.folder.mkdir(parents=True, exist_ok=True)
+    with connect(config, data.folder) as connection:
+        match data.source:
+            case Source.complete_journey:
+                staged = complete_journey.stage(connection, data)
+            case Source.parquet:
+                staged = parquet_shop.stage(connection, data)
+        dataset = finish(connection, data, staged, now)
+    write_settings(dataset)
+    stage.done()
+    for reason, count in dataset.counts.items():
+        log.info("%s: %s %d", data.name, reason, count)
+    return dataset
+
+
+def source_files(config: JobConfig) -> list[Path]:
+    """The raw files that a data set is made of."""
+    match config.data.source:
+        case Source.complete_journey:
+            return complete_journey.source_files()
+        case Source.parquet:
+            return parquet_shop.source_files(config.data)

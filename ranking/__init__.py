@@ -1,0 +1,1 @@
+"""Ranking of candidates: features, crosses, Wide & Deep, scoring, policy and list metrics."""

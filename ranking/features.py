@@ -1,0 +1,216 @@
+"""The numbers that a ranker reads of each candidate, as one matrix with named columns.
+
+B requests, N candidates of all of them, S sources, F columns. Columns are the pair features of
+``feature_repo.contract.pairs``, what each source says, and what follows from both; nothing is
+declared twice: ``numeric_features`` lists them for given sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.encoding import Quantiles, numeric_values
+from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.pairs import PAIR_FEATURES, pair_values
+from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
+from feature_repo.contract.state import Histories
+from ranking.items import ItemSide
+from ranking.policy import users_of
+
+Codes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+BUCKETS = 24
+"""Rows of one column's table: missing, and quantile ranges of equal weight."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """B requests with everything that their candidates' columns are made of."""
+
+    candidates: Candidates
+    histories: Histories
+    now_s: Ints
+    """[B] epoch seconds."""
+    user_values: Mapping[str, Floats]
+    """Numeric user feature -> [B]; NaN where missing."""
+    items: ItemSide
+    half_life_days: float
+
+    @staticmethod
+    def of(
+        user_rows: pa.Table,
+        candidates: Candidates,
+        now_s: Ints,
+        items: ItemSide,
+        schema: Schema,
+        half_life_days: float = 56.0,
+    ) -> Requests:
+        """Read the user rows of B requests; ``items`` knows the candidates' vocabulary."""
+        values = {
+            feature.name: numeric_values(user_rows, feature, now_s)
+            for feature in schema.encoded(Entity.USER, Encoding.NUMERIC)
+        }
+        histories = Histories.from_table(user_rows, items.vocabulary)
+        return Requests(candidates, histories, now_s, values, items, half_life_days)
+
+    @cached_property
+    def user_of(self) -> Ints:
+        """[N] the request of each candidate."""
+        return users_of(self.candidates)
+
+    @cached_property
+    def item_of(self) -> Ints:
+        """[N] each candidate's row of the item side."""
+        return self.items.place[self.candidates.item_row]
+
+    @cached_property
+    def pairs(self) -> dict[str, Floats]:
+        """Pair feature -> [N]."""
+        parts = [self._pairs_of(user) for user in range(len(self.candidates))]
+        empty = np.zeros((0, len(PAIR_FEATURES)), np.float32)
+        columns = np.concatenate([empty, *parts]).T
+        return {f.name: column for f, column in zip(PAIR_FEATURES, columns, strict=True)}
+
+    def _pairs_of(self, user: int) -> Floats:
+        return pair_values(
+            self.histories.of(user),
+            self.candidates.item_row[self.candidates.slice_of(user)],
+            self.items.catalogue,
+            int(self.now_s[user]),
+            self.half_life_days,
+        )
+
+    def user(self, name: str) -> Floats:
+        """[N] a numeric feature of each candidate's user; NaN if the schema lacks it."""
+        values = self.user_values.get(name)
+        return self._nothing if values is None else values[self.user_of]
+
+    def item(self, name: str) -> Floats:
+        """[N] a numeric feature of each candidate's item; NaN if the schema lacks it."""
+        values = self.items.values.get(name)
+        return self._nothing if values is None else values[self.item_of]
+
+    @property
+    def _nothing(self) -> Floats:
+        return np.full(len(self.candidates.item_row), np.nan, dtype=np.float32)
+
+    def decayed(self, name: str) -> Floats:
+        """[N] a decayed sum of the user, carried from the last event to now."""
+        days = self.user("last_event_s")
+        return _floats(self.user(name) * np.exp2(-days / self.half_life_days))
+
+
+def _floats(values: npt.ArrayLike) -> Floats:
+    return np.asarray(values, dtype=np.float32)
+
+
+def _num_sources(requests: Requests) -> Floats:
+    return _floats((~np.isnan(requests.candidates.rank)).sum(axis=1))
+
+
+def _best_rank(requests: Requests) -> Floats:
+    return _floats(np.fmin.reduce(requests.candidates.rank, axis=1, initial=np.nan))
+
+
+def _mean_reciprocal_rank(requests: Requests) -> Floats:
+    return _floats(np.nan_to_num(1.0 / (10.0 + requests.candidates.rank)).mean(axis=1))
+
+
+def _own_share_of_visits(requests: Requests) -> Floats:
+    """Decayed purchases of the item over decayed visits."""
+    visits = np.maximum(requests.decayed("sessions_decayed"), 1e-3)
+    return _floats(requests.pairs["own_weight"] / visits)
+
+
+def _visits_since(requests: Requests) -> Floats:
+    """Days since the item was last bought, in the user's usual days between visits."""
+    a_day = requests.decayed("sessions_decayed") * np.log(2.0) / requests.half_life_days
+    return _floats(requests.pairs["own_days_since"] * np.maximum(a_day, 1e-3))
+
+
+_DERIVED: dict[str, Callable[[Requests], Floats]] = {
+    "num_sources": _num_sources,
+    "best_rank": _best_rank,
+    "mean_reciprocal_rank": _mean_reciprocal_rank,
+    "own_share_of_visits": _own_share_of_visits,
+    "visits_since": _visits_since,
+}
+
+
+def _feature(name: str, view: str) -> Feature:
+    return Feature(name, Entity.PAIR, view, "float32", Encoding.NUMERIC, buckets=BUCKETS)
+
+
+def numeric_features(sources: tuple[str, ...]) -> tuple[Feature, ...]:
+    """The schema of the columns of ``numeric_matrix`` for candidates of ``sources``."""
+    said = [_feature(f"{source}_{what}", "source") for source in sources for what in SAID]
+    return (*PAIR_FEATURES, *said, *(_feature(name, "derived") for name in _DERIVED))
+
+
+SAID = ("score", "rank")
+"""What a source says of an item that it names."""
+
+
+def numeric_matrix(requests: Requests) -> Floats:
+    """[N, F] values of ``numeric_features(requests.candidates.sources)``; NaN where missing."""
+    candidates = requests.candidates
+    said = np.stack([candidates.score, candidates.rank], axis=2).reshape(len(requests.user_of), -1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        derived = [function(requests) for function in _DERIVED.values()]
+    columns = [*requests.pairs.values(), *said.T, *derived]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NumericEncoder:
+    """Quantile buckets and ranks of all columns."""
+
+    quantiles: Quantiles
+    """Cut points by column, in the matrix's order."""
+
+    @staticmethod
+    def fit(features: tuple[Feature, ...], values_NF: Floats) -> NumericEncoder:
+        """Cut each column at the quantiles of its finite values."""
+        columns = {f.name: values_NF[:, i] for i, f in enumerate(features)}
+        return NumericEncoder(Quantiles.fit(columns, {f.name: f.buckets for f in features}))
+
+    def require_columns(self, features: tuple[Feature, ...]) -> None:
+        """Check that these are the columns that the cut points were found on.
+
+        Raises:
+            ArtifactError: they are not; the differing names are given.
+        """
+        names, mine = [f.name for f in features], list(self.quantiles.edges)
+        if names != mine:
+            differing = sorted(set(names) ^ set(mine)) or "their order"
+            raise ArtifactError(
+                f"The ranker was trained on other columns or sources: {differing} differ. "
+                "Train it again on candidates of this retriever."
+            )
+
+    def codes(self, values_NF: Floats) -> Codes:
+        """[N, F] buckets: 0 where missing, else 1 + the number of cut points below the value."""
+        codes = np.empty(values_NF.shape, dtype=np.uint8)
+        for column, cuts in enumerate(self.quantiles.edges.values()):
+            codes[:, column] = np.searchsorted(cuts, values_NF[:, column], side="left") + 1
+        codes[np.isnan(values_NF)] = 0
+        return codes
+
+    def ranks(self, values_NF: Floats) -> Floats:
+        """[N, F] place among the fitted values, from -1 to 1; 0 where missing."""
+        ranks = [self.quantiles.rank(name, values_NF[:, i]) for i, name in enumerate(self.names)]
+        return np.stack(ranks, axis=1)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.quantiles.edges)

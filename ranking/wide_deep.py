@@ -1,0 +1,152 @@
+"""Wide & Deep (Cheng et al., 2016) over the candidates of a request, as plain torch.
+
+B requests, I items, N candidates of all requests, F numeric columns, C crosses, D widths,
+H hidden units of the first layer. Embedding tables are not part of the module: their pooled rows
+come in, from sharded tables in training and from exported ones in serving.
+
+The first layer is a sum of three parts (user, item, candidate), which equals one layer over their
+concatenation; the item's part can so be computed once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from feature_repo.contract.errors import ConfigError
+
+
+@dataclass
+class WideDeepConfig:
+    """The shape of a Wide & Deep ranker."""
+
+    id_dim: int = 16
+    """Width of the id tables."""
+    feature_dim: int = 8
+    """Width of the tables of the other user and item features."""
+    without: list[str] = field(default_factory=lambda: ["user_id"])
+    """Encoded user and item features that are not read."""
+    bucket_dim: int = 8
+    """Width of the vector of a numeric column's bucket."""
+    hidden: list[int] = field(default_factory=lambda: [128, 64])
+    """Widths of the hidden layers of the deep side."""
+    dropout: float = 0.1
+    """Share of hidden values set to zero in training."""
+    one_hot: bool = True
+    """Whether the wide side has a row for every bucket of every numeric column."""
+    crosses: list[list[str]] = field(default_factory=list)
+    """Tuples of features (numeric columns, user and item features) that the wide side crosses."""
+    max_cross_rows: int = 65_536
+    """Rows of a cross; one with more combinations is hashed."""
+    history_length: int = 50
+    """Items of the history that the deep side reads, most recent first."""
+
+    def __post_init__(self) -> None:
+        for name in ("id_dim", "feature_dim", "bucket_dim"):
+            value = getattr(self, name)
+            if value <= 0 or value % 4:
+                raise ConfigError(f"{name} must be a multiple of 4 above zero; got {value}.")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ConfigError(f"hidden must hold widths above zero; got {self.hidden}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1); got {self.dropout}.")
+        for name in ("max_cross_rows", "history_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")
+
+
+class Widths(NamedTuple):
+    """Sizes that follow from the data."""
+
+    user: int
+    """Width of a user's pooled features."""
+    item: int
+    columns: int
+    """Numeric columns."""
+    buckets: int
+    """Buckets of each numeric column, "missing" included."""
+    wide_rows: int
+
+
+class PairInputs(NamedTuple):
+    """Model inputs of N candidates beside their user's and item's own."""
+
+    user_of: Tensor
+    """[N] int64, row of the users given."""
+    item_of: Tensor
+    """[N] int64, row of the items given."""
+    codes: Tensor
+    """[N, F] int64 buckets of the numeric columns."""
+    wide: Tensor
+    """[N, C] int64 rows of the wide side."""
+
+
+class WideDeep(nn.Module):
+    """A linear model over crosses plus a network over embeddings; both are trained together."""
+
+    offsets: Tensor
+
+    def __init__(self, config: WideDeepConfig, widths: Widths) -> None:
+        super().__init__()
+        first = config.hidden[0]
+        self.wide = nn.EmbeddingBag(max(widths.wide_rows, 1), 1, mode="sum")
+        self.buckets = nn.Embedding(widths.columns * widths.buckets, config.bucket_dim)
+        self.register_buffer(
+            "offsets", torch.arange(widths.columns) * widths.buckets, persistent=False
+        )
+        self.user_layer = nn.Linear(widths.user, first)
+        self.item_layer = nn.Linear(widths.item, first, bias=False)
+        self.pair_layer = nn.Linear(widths.columns * config.bucket_dim, first, bias=False)
+        self.rest = _network([*config.hidden, 1], config.dropout)
+        self._initialise(widths, config)
+
+    def _initialise(self, widths: Widths, config: WideDeepConfig) -> None:
+        nn.init.zeros_(self.wide.weight)
+        nn.init.normal_(self.buckets.weight, std=0.05)
+        fan_in = widths.user + widths.item + widths.columns * config.bucket_dim
+        bound = fan_in**-0.5
+        for layer in (self.user_layer, self.item_layer, self.pair_layer):
+            nn.init.uniform_(layer.weight, -bound, bound)
+
+    def wide_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the wide side, which have an optimiser of their own."""
+        return list(self.wide.parameters())
+
+    def deep_parameters(self) -> list[nn.Parameter]:
+        """All others."""
+        wide = {id(parameter) for parameter in self.wide_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in wide]
+
+    def items(self, pooled_ID: Tensor) -> Tensor:
+        """[I, H] the items' part of the first layer, from ``side_by_side``."""
+        return self.item_layer(pooled_ID)  # type: ignore[no-any-return]
+
+    def users(self, pooled_BD: Tensor) -> Tensor:
+        """[B, H] the users' part of the first layer, from ``side_by_side``."""
+        return self.user_layer(pooled_BD)  # type: ignore[no-any-return]
+
+    def forward(self, users_BH: Tensor, items_IH: Tensor, pairs: PairInputs) -> Tensor:
+        """[N] logits: higher is better among the candidates of one request."""
+        vectors = self.buckets(pairs.codes + self.offsets).flatten(1)
+        hidden = users_BH[pairs.user_of] + items_IH[pairs.item_of] + self.pair_layer(vectors)
+        logits: Tensor = self.rest(hidden).squeeze(1)
+        wide: Tensor = self.wide(pairs.wide).squeeze(1)
+        return logits + wide
+
+
+def _network(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """What follows the sum that is the first layer."""
+    layers: list[nn.Module] = []
+    for width, following in pairwise(widths):
+        layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, following)]
+    return nn.Sequential(*layers)
+
+
+def side_by_side(pooled: Mapping[str, Tensor], dense: Tensor, keys: Sequence[str]) -> Tensor:
+    """[B, D] the pooled vectors of ``keys`` and the dense values, concatenated."""
+    return torch.cat([*(pooled[key] for key in keys), dense], dim=1)

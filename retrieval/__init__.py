@@ -1,0 +1,1 @@
+"""Finding candidates: towers, other candidate models, their merge and the index. Plain torch."""

@@ -1,0 +1,157 @@
+"""The retriever: a bundle of files that finds candidates for users.
+
+The trainer evaluates and makes the ranker's rows with it, serving answers with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from feature_repo.contract.artifacts import read_manifest, read_table
+from feature_repo.contract.candidates import Candidates, TopK, merge
+from feature_repo.contract.encoding import Encoder, query_times_s
+from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.state import Histories
+from feature_repo.contract.tables import Tables
+from feature_repo.contract.vocabulary import Vocabulary
+from retrieval.index import load_index
+from retrieval.inputs import encode_users
+from retrieval.sources import (
+    AnnSource,
+    BuyAgainSource,
+    NeighbourSource,
+    PopularSource,
+    Source,
+    Transform,
+    UserBatch,
+)
+from retrieval.towers import TwoTower, pooled_inputs
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+KIND = "retriever"
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Candidates of any user, from all sources of one bundle."""
+
+    about: dict[str, Any]
+    """The manifest's description: data set, cut-off, quotas, similarity, fingerprint."""
+    encoder: Encoder
+    tables: Tables
+    towers: TwoTower
+    sources: tuple[Source, ...]
+    quotas: dict[str, int]
+    """Source -> most candidates that it names."""
+    catalogue: pa.Table
+    """``item_id`` and attributes, as of the cut-off."""
+
+    @staticmethod
+    def load(folder: Path, *, verify: bool = True) -> Retriever:
+        """Read a bundle.
+
+        Args:
+            folder: the bundle.
+            verify: whether to check every file against its hash.
+
+        Raises:
+            ArtifactError: a file is missing, truncated, changed, or does not fit the others.
+        """
+        about = read_manifest(folder, KIND, verify=verify)
+        encoder = Encoder.load(folder / "encoder")
+        if encoder.schema.fingerprint != about["fingerprint"]:
+            raise ArtifactError(f"{folder} and its encoder have different lists of features.")
+        sources = tuple(
+            load_source(folder, name, settings) for name, settings in about["sources"].items()
+        )
+        return Retriever(
+            about,
+            encoder,
+            Tables.load(folder / "tables"),
+            TwoTower.load(folder),
+            sources,
+            {name: int(k) for name, k in about["quotas"].items()},
+            read_table(folder / "items.parquet"),
+        )
+
+    @property
+    def items(self) -> Vocabulary:
+        """The item vocabulary, whose rows candidates are."""
+        return self.encoder.items
+
+    @property
+    def half_life_days(self) -> float:
+        """Half-life of the decayed counts of user states."""
+        return float(self.about["half_life_days"])
+
+    def user_vectors(self, user_rows: pa.Table, now_s: Ints | None = None) -> Floats:
+        """[B, V] of the user tower; see ``candidates`` for the arguments."""
+        encoded = encode_users(self.encoder, user_rows, now_s, self.half_life_days)
+        inputs = pooled_inputs(encoded, self.tables, self.towers.config.user.features)
+        with torch.inference_mode():
+            return self.towers.user_vectors(*inputs).numpy()
+
+    def batch(
+        self,
+        user_rows: pa.Table,
+        now_s: Ints | None = None,
+        excluded: list[Ints] | None = None,
+    ) -> UserBatch:
+        """What sources need to know of B users; see ``candidates`` for the arguments."""
+        now = query_times_s(user_rows) if now_s is None else now_s
+        histories = Histories.from_table(user_rows, self.items)
+        return UserBatch(histories, now, self.user_vectors(user_rows, now), excluded)
+
+    def lists(self, users: UserBatch) -> dict[str, TopK]:
+        """Source -> the best items of each user, by the bundle's quotas."""
+        return {source.name: source.top(users, self.quotas[source.name]) for source in self.sources}
+
+    def candidates(
+        self,
+        user_rows: pa.Table,
+        now_s: Ints | None = None,
+        excluded: list[Ints] | None = None,
+    ) -> Candidates:
+        """Distinct candidates of B users from all sources.
+
+        Args:
+            user_rows: ``user_id``, ``event_timestamp`` and the user features of the schema.
+            now_s: [B] epoch seconds; by default the rows' ``event_timestamp``.
+            excluded: per user, item rows that must not become candidates.
+
+        Raises:
+            BadInput: a feature's column is missing or of a wrong type, named.
+        """
+        return merge(self.lists(self.batch(user_rows, now_s, excluded)), excluded)
+
+
+def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
+    """Read one source of a bundle.
+
+    Raises:
+        ArtifactError: its files are missing or its kind is unknown.
+    """
+    new_only = bool(settings.get("new_only", False))
+    half_life = float(settings.get("half_life_days", 0.0))
+    where = folder / "sources" / name
+    match settings["kind"]:
+        case "ann":
+            return AnnSource(load_index(folder / "index.faiss"), new_only, name)
+        case "buy_again":
+            return BuyAgainSource(half_life, name)
+        case "popular":
+            return PopularSource.load(where, name, new_only)
+        case "neighbours":
+            transform = Transform(settings["transform"])
+            return NeighbourSource.load(where, name, transform, half_life, new_only)
+        case kind:
+            raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")

@@ -1,0 +1,141 @@
+"""Feedback events: checked one by one, and appended to a log that survives a crash.
+
+The log is one file of JSON lines. Every process locks it, reads what others appended, drops
+events whose id it has met, appends the rest and syncs, so that an event counts once whichever
+worker it was sent to, and was on disk before it was acknowledged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from feature_repo.contract.dataset import IdType
+from serving.ids import BadField, check_id
+from serving.requests import FeedbackEvent
+
+log = logging.getLogger(__name__)
+
+Line = dict[str, Any]
+"""One event as a JSON object of the log."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An event that was not taken, and why."""
+
+    index: int
+    """Place in the request, from 0."""
+    event_id: str | None
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeedbackResult:
+    """What became of the events of one request."""
+
+    accepted: int
+    """Newly written."""
+    duplicates: int
+    """Known by their ids already."""
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FeedbackReader:
+    """Checks events against the shop's types of id."""
+
+    user_id: IdType
+    item_id: IdType
+    now: Callable[[], datetime]
+    """The release's clock."""
+
+    def read(self, events: Sequence[Any]) -> tuple[list[Line], list[Rejected]]:
+        """The events as lines of the log, and those that are wrong."""
+        lines, rejected = [], []
+        for index, value in enumerate(events):
+            try:
+                lines.append(self._line(value))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                name = str(first["loc"][0]) if first["loc"] else "event"
+                rejected.append(Rejected(index, _id_of(value), name, f"{name}: {first['msg']}."))
+            except BadField as error:
+                rejected.append(Rejected(index, _id_of(value), error.field, str(error)))
+        return lines, rejected
+
+    def _line(self, value: Any) -> Line:
+        event = FeedbackEvent.model_validate(value)
+        check_id(event.user_id, self.user_id, "user_id")
+        check_id(event.item_id, self.item_id, "item_id")
+        happened = event.event_timestamp or self.now()
+        happened = happened.replace(tzinfo=UTC) if happened.tzinfo is None else happened
+        stamp = happened.astimezone(UTC).isoformat()
+        return {**event.model_dump(mode="json"), "event_timestamp": stamp}
+
+
+def _id_of(value: Any) -> str | None:
+    found = value.get("event_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else None
+
+
+class FeedbackLog:
+    """An append-only file of events, shared by processes; keeps every event's id in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._known: set[str] = set()
+        self._read_to = 0
+
+    def append(self, lines: Sequence[Line], received_at: datetime) -> int:
+        """Write the events that are new, synced to disk; return how many."""
+        if not lines:
+            return 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock, self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._catch_up(file)
+            new: dict[str, Line] = {}
+            for line in lines:
+                if line["event_id"] not in self._known:
+                    new.setdefault(line["event_id"], line)
+            self._write(file, list(new.values()), received_at)
+            return len(new)
+
+    def _write(self, file: BinaryIO, lines: list[Line], received_at: datetime) -> None:
+        stamp = received_at.isoformat()
+        text = "".join(
+            json.dumps({**line, "received_at": stamp}, ensure_ascii=False) + "\n" for line in lines
+        )
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+        self._known.update(line["event_id"] for line in lines)
+        self._read_to = file.tell()
+
+    def _catch_up(self, file: BinaryIO) -> None:
+        """Read what was appended since; cut a line that a crash left half-written."""
+        if os.fstat(file.fileno()).st_size < self._read_to:
+            self._read_to = 0  # the file was moved away and begun anew
+        file.seek(self._read_to)
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            log.warning("Cut a half-written line from the end of %s.", self.path)
+            file.truncate(self._read_to + whole)
+        for line in data[:whole].splitlines():
+            self._known.add(json.loads(line)["event_id"])
+        self._read_to += whole
+        file.seek(self._read_to)

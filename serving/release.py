@@ -1,0 +1,121 @@
+"""A release on disk: models, item tables and golden rows, checked before anything is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.encoding import column_of
+from feature_repo.contract.schema import Schema
+from ranking.policy import Filter, Lists, rank_lists, seen_rows
+from ranking.scorer import Scorer
+from retrieval.retriever import Retriever
+from serving.about import About, require_release
+from serving.golden import replay
+
+log = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
+
+DEFAULT_RANKER = "default"
+DISCOVER_RANKER = "discover"
+"""The ranker of lists without what the user bought before, where a release has one."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release in memory; its large arrays are memory-mapped."""
+
+    folder: Path
+    about: About
+    schema: Schema
+    """The features that are read of users and items."""
+    items: pa.Table
+    retriever: Retriever
+    scorers: Mapping[str, Scorer]
+
+    @staticmethod
+    def load(path: Path | str) -> Release:
+        """Load a release, verify its hashes and replay its golden rows.
+
+        Raises:
+            ArtifactError: it is missing, changed, or answers otherwise than when it was exported.
+        """
+        folder = require_release(Path(path))
+        about = About.read(folder)
+        items = read_table(folder / "items.parquet")
+        scorers = {name: Scorer.load(folder / "rankers" / name, items) for name in about.rankers}
+        schema = Schema.load(folder / "schema.json")
+        retriever = Retriever.load(folder / "retriever", verify=False)  # the release's manifest did
+        release = Release(folder, about, schema, items, retriever, scorers)
+        replay(release, folder / "golden")
+        log.info("Loaded release %s; its golden rows are answered as expected.", about.version)
+        return release
+
+    def lists(
+        self,
+        user_rows: pa.Table,
+        now_s: Ints,
+        k: int,
+        *,
+        ranker: str,
+        exclude_seen: bool = False,
+        excluded: Sequence[Ints] | None = None,
+        filters: Sequence[Filter] = (),
+    ) -> Lists:
+        """The best ``k`` items of B users: candidates, scores, policy.
+
+        Args:
+            user_rows: B rows of user features.
+            now_s: [B] epoch seconds.
+            k: places of a list.
+            ranker: name of the ranker.
+            exclude_seen: leave out what the user is known to have bought.
+            excluded: per user, item rows to leave out as well.
+            filters: rules that every item must pass.
+        """
+        vocabulary = self.retriever.encoder.items
+        barred = list(excluded) if excluded is not None else None
+        if exclude_seen:
+            seen = seen_rows(user_rows, vocabulary)
+            barred = seen if barred is None else _joined(seen, barred)
+        candidates = self.retriever.candidates(user_rows, now_s, barred)
+        scores = self.scorers[ranker].score(user_rows, candidates, vocabulary, now_s)
+        return rank_lists(candidates, scores, k, excluded=barred, filters=filters)
+
+    def user_ids(self) -> pa.Array:
+        """The users that the release was made with."""
+        return column_of(read_table(self.folder / "users.parquet", ["user_id"]), "user_id")
+
+    def ranker_for(self, *, exclude_seen: bool) -> str:
+        """Name of the ranker that answers a request."""
+        if exclude_seen and DISCOVER_RANKER in self.scorers:
+            return DISCOVER_RANKER
+        return DEFAULT_RANKER
+
+    def settings(self) -> dict[str, Any]:
+        """What ``/version`` says."""
+        about = self.about
+        return {
+            "model_version": about.version,
+            "dataset": about.dataset,
+            "cutoff": about.cutoff.isoformat(),
+            "clock": about.clock.value,
+            "now": about.now().isoformat(),
+            "rankers": list(about.rankers),
+            "items": len(self.items),
+            "git": about.git,
+            "fingerprints": about.fingerprints,
+        }
+
+
+def _joined(first: Sequence[Ints], second: Sequence[Ints]) -> list[Ints]:
+    return [np.concatenate(pair) for pair in zip(first, second, strict=True)]

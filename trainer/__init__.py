@@ -1,0 +1,1 @@
+"""Training: the only place that optimises. TorchRec tables, losses, loop, evaluation, export."""

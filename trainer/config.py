@@ -1,0 +1,232 @@
+"""Settings of a training run: checked dataclasses that ``conf/`` and the command line fill.
+
+``compose`` is where Hydra ends: everything past it takes a ``RunConfig``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from feature_repo.contract.dataset import REPOSITORY, Dataset
+from feature_repo.contract.errors import ConfigError
+from retrieval.index import Kind as IndexKind
+from trainer.distributed import Device
+from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
+from trainer.wide_deep_config import WideDeepModelConfig
+
+CONF = REPOSITORY / "conf"
+
+
+class Schedule(Enum):
+    """How learning rates change over the steps of a run."""
+
+    constant = "constant"
+    linear = "linear"
+    """Falls in a straight line to zero at the last step."""
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam for the dense layers, fused row-wise Adagrad for the tables."""
+
+    dense_lr: float = 1e-3
+    weight_decay: float = 0.0
+    """Of the dense layers, decoupled (AdamW)."""
+    table_lr: float = 0.05
+    table_eps: float = 1e-8
+    init_std: float = 0.05
+    """Standard deviation of a table's first values."""
+    schedule: Schedule = Schedule.linear
+    warmup_steps: int = 0
+    """Steps over which rates rise from zero."""
+    clip_norm: float | None = None
+    """Largest norm of the dense gradients; null: any."""
+
+    def __post_init__(self) -> None:
+        for name in ("dense_lr", "table_lr", "table_eps", "init_std"):
+            value = getattr(self, name)
+            require(value > 0, f"optimizer.{name} must be above zero; got {value}.")
+        for name in ("weight_decay", "warmup_steps"):
+            value = getattr(self, name)
+            require(value >= 0, f"optimizer.{name} must not be negative; got {value}.")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            f"optimizer.clip_norm must be above zero or null; got {self.clip_norm}.",
+        )
+
+
+@dataclass
+class LoopConfig:
+    """The training loop."""
+
+    epochs: int = 3
+    batch_size: int = 256
+    """Examples a step and process: sessions for two_tower, users for wide_deep."""
+    max_steps: int | None = None
+    """Stop each epoch after this many steps; null: at its end."""
+    evaluate_every: int = 1
+    """Epochs between evaluations; 0: only after the last."""
+    select: str | None = None
+    """Metric of the evaluation whose best epoch is kept; null: the last epoch."""
+    patience: int = 0
+    """Epochs without a better ``select`` after which training stops; 0: never."""
+    log_every: int = 50
+    """Steps between lines of the log and of the metrics."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, beside those at the ends of epochs; null: none."""
+    keep_checkpoints: int = 2
+    cache_encoded: bool = True
+    """Keep encoded examples in memory after the first epoch."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(value > 0, f"trainer.{name} must be above zero; got {value}.")
+        for name in ("evaluate_every", "patience"):
+            value = getattr(self, name)
+            require(value >= 0, f"trainer.{name} must not be negative; got {value}.")
+        for name in ("max_steps", "checkpoint_every"):
+            value = getattr(self, name)
+            require(
+                value is None or value > 0,
+                f"trainer.{name} must be above zero or null; got {value}.",
+            )
+        require(
+            self.patience == 0 or self.select is not None,
+            "trainer.patience needs trainer.select, the metric that is watched.",
+        )
+
+
+@dataclass
+class ShardingConfig:
+    """How tables are spread over processes; never changes what is trained."""
+
+    device: Device = Device.auto
+    row_wise_from: int = 100_000
+    """Tables of at least this many rows are cut by rows, smaller ones live whole on one rank."""
+    hbm_gb: float = 70.0
+    """Memory a GPU offers to tables."""
+    ddr_gb: float = 16.0
+    """Main memory that each process offers to tables."""
+
+    def __post_init__(self) -> None:
+        for name in ("row_wise_from", "hbm_gb", "ddr_gb"):
+            value = getattr(self, name)
+            require(value > 0, f"sharding.{name} must be above zero; got {value}.")
+
+
+@dataclass
+class IndexConfig:
+    """The index over the item vectors."""
+
+    kind: IndexKind = IndexKind.flat
+    """flat: exact; ivf_pq: compressed clusters, re-ranked; hnsw: a graph."""
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written, relative to the current folder."""
+
+    runs: str = "runs"
+
+
+@dataclass
+class RunConfig:
+    """Everything that a run is made from."""
+
+    experiment: str = "run"
+    """First part of the run's name."""
+    cutoff: str = MISSING
+    """t0..t3 or an ISO time: nothing from then on is seen."""
+    retriever: str | None = None
+    """For wide_deep: the retriever bundle, fitted one window before the cut-off."""
+    seed: int = 0
+    validate: bool = False
+    """Measure on what was bought in the window after the cut-off, to choose settings by. Never
+    where that window is the test."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The data set: ``name`` and, where it is not data/<name>, ``root``."""
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: LoopConfig = field(default_factory=LoopConfig)
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+    @property
+    def dataset_folder(self) -> Path:
+        """The data set's folder, absolute."""
+        name = str(self.data["name"])
+        return Path(str(self.data.get("root") or f"data/{name}")).resolve()
+
+    def dataset(self) -> Dataset:
+        """The ingested data set.
+
+        Raises:
+            ArtifactError: it was not ingested.
+        """
+        return Dataset.load(self.dataset_folder / "dataset.json")
+
+
+def register() -> None:
+    """Tell Hydra the types behind ``conf/``: YAML can set them, never invent."""
+    store = ConfigStore.instance()
+    store.store(name="run_schema", node=RunConfig, provider="trainer")
+    for name, node in (("two_tower", TwoTowerModelConfig), ("wide_deep", WideDeepModelConfig)):
+        store.store(group="model", name=f"{name}_schema", node=node, provider="trainer")
+    store.store(group="optimizer", name="schema", node=OptimizerConfig, provider="trainer")
+    store.store(group="trainer", name="schema", node=LoopConfig, provider="trainer")
+    store.store(group="sharding", name="schema", node=ShardingConfig, provider="trainer")
+    store.store(group="index", name="schema", node=IndexConfig, provider="trainer")
+    store.store(group="paths", name="schema", node=PathsConfig, provider="trainer")
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """Compose ``conf/config.yaml`` and ``overrides`` into a checked config.
+
+    Raises:
+        ConfigError: an unknown key or choice, a value out of range or of a wrong type, or a
+            setting that is missing.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = hydra_compose("config", overrides=list(overrides))
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"{CONF / 'config.yaml'} does not begin with the default run_schema.")
+    return config
+
+
+def choices(group: str) -> list[str]:
+    """Names that ``conf/<group>/`` offers, such as the experiments."""
+    folder = CONF / group
+    found = sorted(path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    return [path.as_posix() for path in found]
+
+
+def _explain(error: Exception) -> str:
+    cause = error.__cause__ or error
+    if isinstance(cause.__cause__, ConfigError):
+        return str(cause.__cause__)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    reason = str(cause).splitlines()[0] if str(cause) else ""
+    text = lines[0] if lines else type(error).__name__
+    if reason and reason not in text:
+        text = f"{text} ({reason})"
+    return f"The settings do not hold: {text.rstrip('.')}. See `python -m trainer --help`."

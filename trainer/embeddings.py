@@ -1,0 +1,324 @@
+"""Embedding tables of any size, spread over the processes of a run: TorchRec.
+
+Shapes: B examples, D width of a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.optim import (
+    _apply_optimizer_in_backward as apply_optimizer_in_backward,
+)
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import (
+    HardwareConfig,
+    KernelConfig,
+    TopologyFactory,
+    TrainerConfig,
+)
+from torchrec.distributed.types import ShardingPlan, ShardingType
+from torchrec.modules.embedding_configs import PoolingType
+from torchrec.optim import RowWiseAdagrad
+
+from feature_repo.contract.artifacts import write_json
+from feature_repo.contract.encoding import Bag, TableSpec
+from feature_repo.contract.errors import BadInput
+from trainer.config import OptimizerConfig, ShardingConfig
+from trainer.distributed import Process
+
+Floats = npt.NDArray[np.float32]
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """One embedding table and how it is trained."""
+
+    name: str
+    num_rows: int
+    dim: int
+    """A multiple of 4."""
+    features: tuple[str, ...]
+    init_std: float
+    lr: float
+
+    @staticmethod
+    def of_specs(
+        specs: Iterable[TableSpec], dims: Mapping[str, int], default_dim: int, opt: OptimizerConfig
+    ) -> tuple[TableConfig, ...]:
+        """Tables for an encoder's specs; ``dims`` names those that are not ``default_dim`` wide."""
+        return tuple(
+            TableConfig(
+                spec.name,
+                spec.num_rows,
+                dims.get(spec.name, default_dim),
+                spec.features,
+                opt.init_std,
+                opt.table_lr,
+            )
+            for spec in specs
+        )
+
+
+class RowWiseSharder(EmbeddingBagCollectionSharder):
+    """TorchRec's sharder, which also cuts tables by rows on CPU (gloo), where stock offers it
+    for CUDA alone."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        """The kinds of sharding on a device."""
+        types: list[str] = super().sharding_types(compute_device_type)
+        return list(dict.fromkeys([*types, ShardingType.ROW_WISE.value]))
+
+
+class _Tables(nn.Module):
+    """What DistributedModelParallel wraps: a module that contains the collection."""
+
+    def __init__(self, bags: EmbeddingBagCollection) -> None:
+        super().__init__()
+        self.bags = bags
+
+    def forward(self, features: KeyedJaggedTensor) -> Any:
+        return self.bags(features)
+
+
+class ShardedTables(nn.Module):
+    """Weighted embedding bags with fused row-wise Adagrad, sharded over the run's processes.
+
+    Every process must call it, and its collective methods, equally often.
+    """
+
+    def __init__(
+        self,
+        tables: tuple[TableConfig, ...],
+        process: Process,
+        sharding: ShardingConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        self.tables = {table.name: table for table in tables}
+        self.process = process
+        self._rows = {feature: table.num_rows for table in tables for feature in table.features}
+        bags = _collection(tables, eps)
+        self.plan = _plan(bags, tables, process, sharding, batch_size)
+        torch.manual_seed(seed * 1_000_003 + process.rank)  # each rank fills its own rows
+        self.sharded = DistributedModelParallel(
+            _Tables(bags),
+            device=process.device,
+            plan=self.plan,
+            sharders=[RowWiseSharder()],
+        )
+        self._lrs = [float(group["lr"]) for group in self.fused_optimizer.param_groups]
+
+    def forward(self, features: KeyedJaggedTensor) -> dict[str, Tensor]:
+        """Feature -> [B, D] weighted sums of rows; zero for an empty bag."""
+        pooled = self.sharded(features)
+        if not isinstance(pooled, dict) and hasattr(pooled, "wait"):
+            pooled = pooled.wait()
+        return pooled.to_dict()  # type: ignore[no-any-return]
+
+    def kjt(self, bags: Mapping[str, Bag]) -> KeyedJaggedTensor:
+        """The bags of B examples as TorchRec's input.
+
+        Raises:
+            BadInput: a feature is unknown, or a row is past the end of its table (which TorchRec
+                would silently read as row 0).
+        """
+        self.check(bags)
+        return to_kjt(bags, self.process.device)
+
+    def check(self, bags: Mapping[str, Bag]) -> None:
+        """See ``kjt``."""
+        unknown = sorted(set(self._rows) ^ set(bags))
+        if unknown:
+            raise BadInput(f"The tables read {sorted(self._rows)}; {unknown} do not match.")
+        for name, bag in bags.items():
+            if len(bag.values) and not 0 <= bag.values.min() <= bag.values.max() < self._rows[name]:
+                past = int(((bag.values < 0) | (bag.values >= self._rows[name])).sum())
+                raise BadInput(
+                    f"{past} rows of feature {name} lie outside of its table of "
+                    f"{self._rows[name]} rows; the encoder is not the tables' own."
+                )
+
+    @property
+    def fused_optimizer(self) -> Any:
+        """The optimiser that runs inside of the backward pass; a TorchRec KeyedOptimizer."""
+        return self.sharded.fused_optimizer
+
+    def scale_lr(self, factor: float) -> None:
+        """Set every table's learning rate to ``factor`` times its own."""
+        for group, own in zip(self.fused_optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = own * factor
+        self.fused_optimizer.step()  # hands the rates to the kernels; updates nothing itself
+
+    def local_shards(self, table: str) -> list[tuple[int, int, Tensor]]:
+        """This process's parts of a table: (first row, first column, values [R, D])."""
+        state = self.sharded.state_dict()
+        weight = next(value for key, value in state.items() if key.endswith(f".{table}.weight"))
+        if not hasattr(weight, "local_shards"):
+            return [(0, 0, weight.detach())] if self.process.is_first else []
+        return [
+            (*(int(start) for start in shard.metadata.shard_offsets), shard.tensor.detach())
+            for shard in weight.local_shards()
+        ]
+
+    def rows_of(self, table: str, start: int, stop: int) -> Floats:
+        """[stop - start, D] rows of a table; zero where another process holds them."""
+        config = self.tables[table]
+        found = np.zeros((stop - start, config.dim), dtype=np.float32)
+        for row, column, values in self.local_shards(table):
+            low, high = max(row, start), min(row + len(values), stop)
+            if low < high:
+                part = values[low - row : high - row].float().cpu().numpy()
+                found[low - start : high - start, column : column + values.shape[1]] = part
+        return found
+
+    def export_tables(self, folder: Path, dtype: npt.DTypeLike = np.float32) -> None:
+        """Write all tables as ``contract.Tables`` reads them, each process its own rows.
+
+        A collective: ``folder`` lies on a disk that all processes share. No table is ever
+        gathered in one process.
+        """
+        if self.process.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            for table in self.tables.values():
+                _open(folder, table, dtype, "w+").flush()
+            owners = {name: t.name for t in self.tables.values() for name in t.features}
+            write_json(folder / "tables.json", owners)
+        self.process.barrier()
+        for table in self.tables.values():
+            self._export_table(folder, table, dtype)
+        self.process.barrier()
+
+    def _export_table(self, folder: Path, table: TableConfig, dtype: npt.DTypeLike) -> None:
+        shards = self.local_shards(table.name)
+        if not shards:
+            return
+        target = _open(folder, table, dtype, "r+")
+        for row, column, values in shards:
+            for start in range(0, len(values), 1 << 20):
+                part = values[start : start + (1 << 20)].float().cpu().numpy()
+                rows = slice(row + start, row + start + len(part))
+                target[rows, column : column + part.shape[1]] = part
+        target.flush()
+
+
+def _open(
+    folder: Path, table: TableConfig, dtype: npt.DTypeLike, mode: Any
+) -> np.memmap[Any, Any]:
+    path = folder / f"{table.name}.npy"
+    if mode != "w+":
+        return np.lib.format.open_memmap(path, mode)
+    shape = (table.num_rows, table.dim)
+    return np.lib.format.open_memmap(path, mode, dtype=np.dtype(dtype), shape=shape)
+
+
+def to_kjt(bags: Mapping[str, Bag], device: torch.device | None = None) -> KeyedJaggedTensor:
+    """Feature -> bags of the same B examples, as a KeyedJaggedTensor with weights."""
+    values = np.concatenate([bag.values for bag in bags.values()])
+    lengths = np.concatenate([np.diff(bag.offsets) for bag in bags.values()])
+    weights = np.concatenate(
+        [
+            np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights
+            for bag in bags.values()
+        ]
+    )
+    return KeyedJaggedTensor.from_lengths_sync(
+        keys=list(bags),
+        values=torch.from_numpy(values).to(device),
+        lengths=torch.from_numpy(lengths.astype(np.int64)).to(device),
+        weights=torch.from_numpy(weights).to(device),
+    )
+
+
+def stack(first: Mapping[str, Bag], second: Mapping[str, Bag]) -> dict[str, Bag]:
+    """Bags of B1 examples above those of B2 others; what the other side lacks is empty."""
+    num_first = len(next(iter(first.values())).offsets) - 1
+    num_second = len(next(iter(second.values())).offsets) - 1
+    stacked = {}
+    for name, bag in first.items():
+        tail = np.full(num_second, bag.offsets[-1], dtype=np.int64)
+        stacked[name] = Bag(bag.values, np.concatenate([bag.offsets, tail]), bag.weights)
+    for name, bag in second.items():
+        head = np.zeros(num_first, dtype=np.int64)
+        stacked[name] = Bag(bag.values, np.concatenate([head, bag.offsets]), bag.weights)
+    return stacked
+
+
+def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagCollection:
+    configs = [
+        EmbeddingBagConfig(
+            name=table.name,
+            num_embeddings=table.num_rows,
+            embedding_dim=table.dim,
+            feature_names=list(table.features),
+            pooling=PoolingType.SUM,
+            init_fn=partial(_fill, std=table.init_std),
+        )
+        for table in tables
+    ]
+    bags = EmbeddingBagCollection(tables=configs, is_weighted=True, device=torch.device("meta"))
+    for table in tables:
+        parameters = bags.embedding_bags[table.name].parameters()
+        apply_optimizer_in_backward(RowWiseAdagrad, parameters, {"lr": table.lr, "eps": eps})
+    return bags
+
+
+def _fill(weight: Tensor, std: float) -> Tensor:
+    return nn.init.normal_(weight, std=std)
+
+
+def _plan(
+    bags: EmbeddingBagCollection,
+    tables: tuple[TableConfig, ...],
+    process: Process,
+    sharding: ShardingConfig,
+    batch_size: int,
+) -> ShardingPlan:
+    """Big tables cut by rows, small ones whole on one rank; the planner balances the ranks."""
+    constraints = {
+        table.name: ParameterConstraints(
+            sharding_types=[
+                ShardingType.ROW_WISE.value
+                if table.num_rows >= sharding.row_wise_from
+                else ShardingType.TABLE_WISE.value
+            ]
+        )
+        for table in tables
+    }
+    topology = TopologyFactory.create_topology(
+        TrainerConfig(
+            world_size=process.world_size,
+            hbm_cap_bytes=int(sharding.hbm_gb * GIB),
+            ddr_cap_bytes=int(sharding.ddr_gb * GIB),
+        ),
+        HardwareConfig(),
+        KernelConfig(compute_device=process.device.type),
+    )
+    planner = EmbeddingShardingPlanner(
+        topology=topology,
+        batch_size=batch_size,
+        constraints=constraints,
+        storage_reservation=FixedPercentageStorageReservation(percentage=0.1),
+        debug=False,
+    )
+    sharders = [RowWiseSharder()]
+    if process.world_size == 1:
+        return planner.plan(_Tables(bags), sharders)
+    return planner.collective_plan(_Tables(bags), sharders, dist.group.WORLD)

@@ -1,0 +1,77 @@
+"""Settings of the models, beside those that every run has (``trainer.config``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from feature_repo.contract.errors import ConfigError
+
+
+@dataclass
+class ModelConfig:
+    """Base of the models' settings; which one it is says which model is trained."""
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Check a setting.
+
+    Raises:
+        ConfigError: it does not hold; its text is ``sentence``.
+    """
+    if not holds:
+        raise ConfigError(sentence)
+
+
+@dataclass
+class TwoTowerModelConfig(ModelConfig):
+    """The two-tower retrieval model and its loss."""
+
+    id_dim: int = 64
+    """Width of the user and item id tables."""
+    feature_dim: int = 16
+    """Width of the tables of the other features."""
+    hidden: list[int] = field(default_factory=lambda: [128])
+    """Widths of the hidden layers of each tower."""
+    dim: int = 64
+    """Width of user and item vectors."""
+    normalize: bool = True
+    """Whether vectors have length 1, so that the score is a cosine."""
+    temperature: float = 0.07
+    """Scores are divided by it in the loss."""
+    history_length: int = 100
+    """Items of the history that the user tower reads, most recent first."""
+    min_buyers: int = 2
+    """Users that must have bought an item for it to get a row of its own."""
+    num_negatives: int = 1024
+    """Uniformly drawn negatives a batch, beside the batch's other items."""
+    logq: float = 1.0
+    """Strength of the correction for how often an item is among the negatives; 0 for none."""
+    user_dropout: float = 0.1
+    """Share of user ids replaced by "unknown" in training."""
+    item_dropout: float = 0.1
+    """Share of item ids replaced by "unknown" in training."""
+    repeat_weight: float = 1.0
+    """Weight in the loss of a target that the user had bought before."""
+    dropout: float = 0.0
+    """Share of hidden values set to zero in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("id_dim", "feature_dim", "dim"):
+            value = getattr(self, name)
+            require(
+                value > 0 and value % 4 == 0,
+                f"model.{name} must be a multiple of 4 above zero; got {value}.",
+            )
+        for name in ("temperature", "history_length", "min_buyers"):
+            value = getattr(self, name)
+            require(value > 0, f"model.{name} must be above zero; got {value}.")
+        for name in ("user_dropout", "item_dropout", "dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"model.{name} must be in [0, 1); got {value}.")
+        for name in ("num_negatives", "logq", "repeat_weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"model.{name} must not be negative; got {value}.")
+        require(
+            all(width > 0 for width in self.hidden),
+            f"model.hidden must hold widths above zero; got {self.hidden}.",
+        )

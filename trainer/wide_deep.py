@@ -1,0 +1,260 @@
+"""Training the Wide & Deep ranker on retrieved candidates of earlier windows.
+
+Each batch holds B requests with all candidates that were bought and a sample of the others. Their
+users and their I distinct items are looked up once, in one KeyedJaggedTensor, the other side's
+features empty. N candidates of the batch, C crosses, F numeric columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from feature_repo.contract.encoding import Bag, Encoded
+from feature_repo.contract.schema import Entity
+from ranking.features import BUCKETS
+from ranking.inputs import InputEncoder
+from ranking.metrics import ndcg_of_hits
+from ranking.scorer import write_network
+from ranking.wide_deep import PairInputs, WideDeep, Widths, side_by_side
+from trainer.config import RunConfig
+from trainer.distributed import Process
+from trainer.embeddings import ShardedTables, TableConfig, stack
+from trainer.ranker_rows import Rows
+from trainer.wide_deep_config import WideDeepModelConfig
+
+log = logging.getLogger(__name__)
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+FOLDER = "ranker"
+"""In the run's folder: the bundle."""
+TOP = 10
+EVALUATED = 64
+"""Requests that are scored at once."""
+
+
+def listwise_loss(logits_N: Tensor, labels_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
+    """Mean over requests of -log softmax of the bought candidates, each bought one alike.
+
+    ListNet's top-one cross-entropy (Cao et al., 2007) with binary relevance. A request without a
+    bought candidate adds nothing.
+    """
+    log_p = logits_N - _log_sums(logits_N, user_of_N, num_users)[user_of_N]
+    bought = torch.zeros(num_users, device=logits_N.device).index_add(0, user_of_N, labels_N)
+    weights = labels_N / bought.clamp_min(1.0)[user_of_N]
+    return -(log_p * weights).sum() / (bought > 0).sum().clamp_min(1)
+
+
+def _log_sums(logits_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
+    """[B] log of the sum of the exponentials of each request's logits."""
+    largest = torch.full((num_users,), -torch.inf, device=logits_N.device)
+    largest = largest.scatter_reduce(0, user_of_N, logits_N.detach(), "amax")
+    shifted = (logits_N - largest[user_of_N]).exp()
+    sums = torch.zeros(num_users, device=logits_N.device).index_add(0, user_of_N, shifted)
+    return largest + sums.log()
+
+
+@dataclass(frozen=True)
+class RankerBatch:
+    """B requests with some of their candidates."""
+
+    users: Encoded
+    items: Encoded
+    """[I] the distinct items of the candidates."""
+    pairs: PairInputs
+    labels: Tensor
+    """[N] float32, 1 where bought."""
+
+
+class WideDeepTask:
+    """A Wide & Deep ranker, its rows and its loss, for ``trainer.loop``."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: WideDeepModelConfig,
+        inputs: InputEncoder,
+        rows: Rows,
+        process: Process,
+        judged: Rows | None = None,
+    ) -> None:
+        """Make the model; ``judged`` are requests of a later window."""
+        self.model = model
+        self.inputs = inputs
+        self.rows = rows
+        self.judged = judged
+        self.process = process
+        self.seed = config.seed
+        self.batch_size = config.trainer.batch_size
+        self.keys = {
+            entity: inputs.keys(entity, model.network.without)
+            for entity in (Entity.USER, Entity.ITEM)
+        }
+        self.tables = ShardedTables(
+            self._table_configs(config),
+            process,
+            config.sharding,
+            batch_size=config.trainer.batch_size,
+            seed=config.seed,
+            eps=config.optimizer.table_eps,
+        )
+        self.widths = self._widths()
+        torch.manual_seed(config.seed)
+        self.dense: WideDeep = WideDeep(model.network, self.widths).to(process.device)
+        self.trained = np.flatnonzero(bought_in(rows))
+
+    def _table_configs(self, config: RunConfig) -> tuple[TableConfig, ...]:
+        """Tables of the features that the deep side reads."""
+        read = {key for keys in self.keys.values() for key in keys}
+        network = self.model.network
+        ids = {"user_id": network.id_dim, "item_id": network.id_dim}
+        specs = self.inputs.encoder.tables()
+        found = TableConfig.of_specs(specs, ids, network.feature_dim, config.optimizer)
+        kept = [(table, tuple(f for f in table.features if f in read)) for table in found]
+        return tuple(replace(table, features=features) for table, features in kept if features)
+
+    def _widths(self) -> Widths:
+        dims = {f: table.dim for table in self.tables.tables.values() for f in table.features}
+        encoder = self.inputs.encoder
+        user, item = (
+            sum(dims[key] for key in self.keys[entity]) + len(encoder.dense_names(entity))
+            for entity in (Entity.USER, Entity.ITEM)
+        )
+        return Widths(
+            user, item, len(self.inputs.numeric.names), BUCKETS, self.inputs.crosses.num_rows
+        )
+
+    def num_batches(self) -> int:
+        """See ``Task``."""
+        return -(-len(self.trained) // (self.batch_size * self.process.world_size))
+
+    def batches(self, epoch: int) -> Iterator[RankerBatch]:
+        """See ``Task``: one order is dealt out, so that all processes have as many batches."""
+        rng = np.random.default_rng([self.seed, epoch])
+        kept = sampled(self.rows, self.model.negatives, rng)
+        step = self.batch_size * self.process.world_size
+        order = np.resize(rng.permutation(self.trained), self.num_batches() * step)
+        for start in range(0, len(order), step):
+            mine = order[start + self.process.rank : start + step : self.process.world_size]
+            yield make_batch(self.rows, self.inputs, np.unique(mine), kept)
+
+    def loss(self, batch: RankerBatch, step: int) -> Tensor:
+        """See ``Task``."""
+        rng = np.random.default_rng([self.seed, step, self.process.rank])
+        items = forgotten(batch.items, "item_id", self.model.item_dropout, rng)
+        logits, labels = self._logits(batch, items), batch.labels.to(self.process.device)
+        loss = torch.zeros((), device=self.process.device)
+        if self.model.listwise:
+            user_of = batch.pairs.user_of.to(self.process.device)
+            loss = loss + self.model.listwise * listwise_loss(
+                logits, labels, user_of, len(batch.users)
+            )
+        if self.model.pointwise:
+            loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(logits, labels)
+        return loss
+
+    def _logits(self, batch: RankerBatch, items: Encoded) -> Tensor:
+        """[N] logits; one look-up for users and items."""
+        read = {
+            entity: _bags(self.keys[entity], encoded)
+            for entity, encoded in ((Entity.USER, batch.users), (Entity.ITEM, items))
+        }
+        pooled = self.tables(self.tables.kjt(stack(read[Entity.USER], read[Entity.ITEM])))
+        num_users = len(batch.users)
+        mine = {key: pooled[key][:num_users] for key in self.keys[Entity.USER]}
+        theirs = {key: pooled[key][num_users:] for key in self.keys[Entity.ITEM]}
+        return self.dense(  # type: ignore[no-any-return]
+            self.dense.users(self._side(mine, batch.users, Entity.USER)),
+            self.dense.items(self._side(theirs, items, Entity.ITEM)),
+            PairInputs(*(part.to(self.process.device) for part in batch.pairs)),
+        )
+
+    def _side(self, pooled: dict[str, Tensor], encoded: Encoded, entity: Entity) -> Tensor:
+        dense = torch.from_numpy(encoded.dense).to(self.process.device)
+        return side_by_side(pooled, dense, self.keys[entity])
+
+    def evaluate(self) -> dict[str, float]:
+        """NDCG and precision at 10 on the judged window; empty without one."""
+        if self.judged is None:
+            return {}
+        judged = np.flatnonzero(self.judged.num_relevant > 0)
+        places = hits_of(self.judged, self.scores(self.judged), TOP)[judged]
+        ndcg = ndcg_of_hits(places, self.judged.num_relevant[judged], TOP)
+        return {f"ndcg@{TOP}": float(ndcg.mean()), f"precision@{TOP}": float(places.mean())}
+
+    def scores(self, rows: Rows) -> Floats:
+        """[N] logits of all candidates; a collective that every process runs alike."""
+        everything = np.ones(len(rows.labels), dtype=np.bool_)
+        parts = [torch.zeros(0)]
+        with torch.no_grad():
+            for start in range(0, len(rows), EVALUATED):
+                users = np.arange(start, min(start + EVALUATED, len(rows)))
+                batch = make_batch(rows, self.inputs, users, everything)
+                parts.append(self._logits(batch, batch.items).cpu())
+        return torch.cat(parts).numpy()
+
+    def export(self, folder: Path) -> None:
+        """Write all of a ranker bundle but its manifest into ``folder``; a collective."""
+        self.tables.export_tables(folder / "tables")
+        if self.process.is_first:
+            write_network(folder, self.inputs, self.model.network, self.widths, self.dense)
+        self.process.barrier()
+
+
+def make_batch(rows: Rows, inputs: InputEncoder, users: Ints, kept: Bools) -> RankerBatch:
+    """The kept candidates of some requests, in rising order of the requests."""
+    own = Bag(np.arange(len(rows.labels), dtype=np.int64), rows.offsets).take(users)
+    user_of = np.repeat(np.arange(len(users), dtype=np.int64), np.diff(own.offsets))
+    chosen = kept[own.values]
+    place, user_of = own.values[chosen], user_of[chosen]
+    distinct, item_of = np.unique(rows.inputs.item_of[place], return_inverse=True)
+    mine, items = rows.inputs.users.take(users), rows.items.take(distinct)
+    pairs = inputs.pair_inputs(mine, items, user_of, item_of, rows.inputs.codes[place])
+    return RankerBatch(mine, items, pairs, torch.from_numpy(rows.labels[place].astype(np.float32)))
+
+
+def bought_in(rows: Rows) -> Ints:
+    """[B] candidates that were bought."""
+    return np.bincount(rows.inputs.user_of, rows.labels, minlength=len(rows)).astype(np.int64)
+
+
+def sampled(rows: Rows, negatives: int, rng: np.random.Generator) -> Bools:
+    """[N] the bought candidates, and ``negatives`` others of each request, drawn evenly."""
+    draws = np.where(rows.labels, -1.0, rng.random(len(rows.labels)))
+    order = np.lexsort((draws, rows.inputs.user_of))
+    place = np.arange(len(order)) - rows.offsets[rows.inputs.user_of]
+    kept = np.empty(len(order), dtype=np.bool_)
+    kept[order] = place < (bought_in(rows) + negatives)[rows.inputs.user_of]
+    return kept
+
+
+def hits_of(rows: Rows, scores: Floats, k: int) -> Bools:
+    """[B, k] whether the candidate at each place of a request's list was bought."""
+    order = np.lexsort((-scores, rows.inputs.user_of))
+    place = rows.offsets[:-1, None] + np.arange(k)
+    inside = place < rows.offsets[1:, None]
+    return rows.labels[order[np.where(inside, place, 0)]] & inside
+
+
+def forgotten(encoded: Encoded, name: str, share: float, rng: np.random.Generator) -> Encoded:
+    """A share of the ids replaced by "unknown", so that its row is trained."""
+    if share == 0 or name not in encoded.bags:
+        return encoded
+    bag = encoded.bags[name]
+    values = np.where(rng.random(len(bag.values)) < share, 0, bag.values)
+    return Encoded({**encoded.bags, name: Bag(values, bag.offsets, bag.weights)}, encoded.dense)
+
+
+def _bags(keys: tuple[str, ...], encoded: Encoded) -> dict[str, Bag]:
+    return {key: encoded.bags[key] for key in keys}

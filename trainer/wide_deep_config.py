@@ -1,0 +1,44 @@
+"""Settings of the Wide&Deep ranker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ranking.wide_deep import WideDeepConfig
+from trainer.model_config import ModelConfig, require
+
+
+@dataclass
+class WideDeepModelConfig(ModelConfig):
+    """The Wide&Deep ranker, its training rows and its loss."""
+
+    network: WideDeepConfig = field(default_factory=WideDeepConfig)
+    new_only: bool = False
+    """Train on candidates that the user had not bought: a ranker for lists of new items."""
+    earlier: list[str] = field(default_factory=list)
+    """More retriever bundles, of earlier cut-offs, whose label windows are trained on too."""
+    validation: str | None = None
+    """A retriever bundle, fitted at the cut-off, on whose label window each epoch is judged. For
+    choosing settings: the windows from the cut-off on are then no longer unseen."""
+    listwise: float = 1.0
+    """Weight of the softmax loss over a request's candidates."""
+    pointwise: float = 0.0
+    """Weight of the binary cross-entropy of single candidates."""
+    negatives: int = 100
+    """Candidates without a purchase that are drawn a request and epoch."""
+    item_dropout: float = 0.1
+    """Share of item ids replaced by "unknown" in training."""
+
+    def __post_init__(self) -> None:
+        for name in ("listwise", "pointwise"):
+            value = getattr(self, name)
+            require(value >= 0, f"model.{name} must not be negative; got {value}.")
+        require(
+            self.listwise + self.pointwise > 0,
+            "model.listwise or model.pointwise must be above zero: there is no loss.",
+        )
+        require(self.negatives > 0, f"model.negatives must be above zero; got {self.negatives}.")
+        require(
+            0 <= self.item_dropout < 1,
+            f"model.item_dropout must be in [0, 1); got {self.item_dropout}.",
+        )
