@@ -116,6 +116,15 @@ user_activity = FeatureView(
     ],
 )
 
+# Read only to leave out what a user bought; `user_history` forgets after its last 200 items.
+user_seen = FeatureView(
+    name="user_seen",
+    entities=[user],
+    ttl=_FOREVER,
+    source=_source("user_seen"),
+    schema=[_state("seen_item_id", Array(_ITEM_ID))],
+)
+
 item_attributes = FeatureView(
     name="item_attributes",
     entities=[item],
@@ -165,5 +174,12 @@ retrieval_v1 = FeatureService(
 
 ranking_v1 = FeatureService(
     name="ranking_v1",
-    features=[user_profile, user_activity, user_history, item_attributes, item_activity],
+    features=[
+        user_profile,
+        user_activity,
+        user_history,
+        user_seen,
+        item_attributes,
+        item_activity,
+    ],
 )

@@ -16,20 +16,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.candidates import Candidates
-from feature_repo.contract.encoding import Quantiles, numeric_values
-from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.encoding import numeric_values
 from feature_repo.contract.pairs import PAIR_FEATURES, pair_values
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.contract.state import Histories
 from ranking.items import ItemSide
 from ranking.policy import users_of
 
-Codes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 BUCKETS = 24
-"""Rows of one column's table: missing, and quantile ranges of equal weight."""
+"""Rows of one column's table: missing, and ranges between quantiles."""
 
 
 @dataclass(frozen=True)
@@ -163,54 +161,12 @@ SAID = ("score", "rank")
 def numeric_matrix(requests: Requests) -> Floats:
     """[N, F] values of ``numeric_features(requests.candidates.sources)``; NaN where missing."""
     candidates = requests.candidates
-    said = np.stack([candidates.score, candidates.rank], axis=2).reshape(len(requests.user_of), -1)
+    said = [
+        values[:, source]
+        for source in range(len(candidates.sources))
+        for values in (candidates.score, candidates.rank)
+    ]
     with np.errstate(invalid="ignore", divide="ignore"):
         derived = [function(requests) for function in _DERIVED.values()]
-    columns = [*requests.pairs.values(), *said.T, *derived]
+    columns = [*requests.pairs.values(), *said, *derived]
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class NumericEncoder:
-    """Quantile buckets and ranks of all columns."""
-
-    quantiles: Quantiles
-    """Cut points by column, in the matrix's order."""
-
-    @staticmethod
-    def fit(features: tuple[Feature, ...], values_NF: Floats) -> NumericEncoder:
-        """Cut each column at the quantiles of its finite values."""
-        columns = {f.name: values_NF[:, i] for i, f in enumerate(features)}
-        return NumericEncoder(Quantiles.fit(columns, {f.name: f.buckets for f in features}))
-
-    def require_columns(self, features: tuple[Feature, ...]) -> None:
-        """Check that these are the columns that the cut points were found on.
-
-        Raises:
-            ArtifactError: they are not; the differing names are given.
-        """
-        names, mine = [f.name for f in features], list(self.quantiles.edges)
-        if names != mine:
-            differing = sorted(set(names) ^ set(mine)) or "their order"
-            raise ArtifactError(
-                f"The ranker was trained on other columns or sources: {differing} differ. "
-                "Train it again on candidates of this retriever."
-            )
-
-    def codes(self, values_NF: Floats) -> Codes:
-        """[N, F] buckets: 0 where missing, else 1 + the number of cut points below the value."""
-        codes = np.empty(values_NF.shape, dtype=np.uint8)
-        for column, cuts in enumerate(self.quantiles.edges.values()):
-            codes[:, column] = np.searchsorted(cuts, values_NF[:, column], side="left") + 1
-        codes[np.isnan(values_NF)] = 0
-        return codes
-
-    def ranks(self, values_NF: Floats) -> Floats:
-        """[N, F] place among the fitted values, from -1 to 1; 0 where missing."""
-        ranks = [self.quantiles.rank(name, values_NF[:, i]) for i, name in enumerate(self.names)]
-        return np.stack(ranks, axis=1)
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return list(self.quantiles.edges)

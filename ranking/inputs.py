@@ -5,7 +5,7 @@ B requests, I items, N candidates of all requests, F numeric columns, C crosses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from feature_repo.contract.artifacts import read_json, write_json
-from feature_repo.contract.encoding import Encoded, Encoder, Quantiles
+from feature_repo.contract.encoding import Encoded, Encoder
 from feature_repo.contract.schema import Encoding, Entity
 from ranking.crosses import Crosses
-from ranking.features import (
-    BUCKETS,
-    Codes,
-    NumericEncoder,
-    Requests,
-    numeric_features,
-    numeric_matrix,
-)
-from ranking.wide_deep import PairInputs, WideDeepConfig
+from ranking.features import BUCKETS, Requests, numeric_features, numeric_matrix
+from ranking.numeric import Columns, NumericEncoder
+from ranking.wide_deep import PairInputs, WideDeepConfig, Widths
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+QUANTILES = "quantiles.json"
 SINGLE = (Encoding.CATEGORICAL, Encoding.NUMERIC)
 """Encodings that give an example one row, which a cross can read."""
 
@@ -44,8 +38,8 @@ class Inputs:
     """[N] row of ``users``."""
     item_of: Ints
     """[N] row of the item side."""
-    codes: Codes
-    """[N, F] buckets of the numeric columns."""
+    columns: Columns
+    """[N, F]"""
 
 
 @dataclass(frozen=True)
@@ -88,33 +82,41 @@ class InputEncoder:
     def encode_matrix(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Inputs:
         """As ``encode``, with the numeric matrix at hand."""
         users = self.encoder.encode(user_rows, Entity.USER, requests.now_s)
-        codes = self.numeric.codes(values_NF)
-        return Inputs(users, requests.user_of, requests.item_of, codes)
+        columns = self.numeric.encode(values_NF)
+        return Inputs(users, requests.user_of, requests.item_of, columns)
 
     def pair_inputs(
-        self, users: Encoded, items: Encoded, user_of: Ints, item_of: Ints, codes_NF: Codes
+        self, users: Encoded, items: Encoded, user_of: Ints, item_of: Ints, columns: Columns
     ) -> PairInputs:
         """Tensors of N candidates whose users and items are rows of ``users`` and ``items``."""
         codes: dict[str, npt.NDArray[np.integer]] = {
-            name: codes_NF[:, column] for column, name in enumerate(self.numeric.names)
+            name: columns.codes[:, index] for index, name in enumerate(self.numeric.names)
         }
         for side, row_of in ((users, user_of), (items, item_of)):
             for name in self.crosses.features:
                 if name in side.bags:
                     codes[name] = side.bags[name].values[row_of]
         wide = self.crosses.rows(codes, len(user_of))
-        arrays = (user_of, item_of, codes_NF.astype(np.int64), wide)
+        arrays = (user_of, item_of, columns.codes.astype(np.int64), columns.scores, wide)
         return PairInputs(*(torch.from_numpy(array) for array in arrays))
 
     def keys(self, entity: Entity, without: Sequence[str]) -> tuple[str, ...]:
         """Encoded features of an entity that the deep side reads."""
         return tuple(key for key in self.encoder.keys(entity) if key not in without)
 
+    def widths(self, without: Sequence[str], dims: Mapping[str, int]) -> Widths:
+        """Sizes of a network over these inputs; ``dims`` is the width of each feature's table."""
+        user, item = (
+            sum(dims[key] for key in self.keys(entity, without))
+            + len(self.encoder.dense_names(entity))
+            for entity in (Entity.USER, Entity.ITEM)
+        )
+        return Widths(user, item, len(self.numeric.names), BUCKETS, self.crosses.num_rows)
+
     def save(self, folder: Path) -> None:
         """Write the encoder and the cut points into ``folder``."""
         self.encoder.save(folder / "encoder")
-        edges = {name: cuts.tolist() for name, cuts in self.numeric.quantiles.edges.items()}
-        write_json(folder / "quantiles.json", {"names": list(edges), "edges": edges})
+        self.numeric.save(folder / QUANTILES)
 
     @staticmethod
     def load(
@@ -125,7 +127,6 @@ class InputEncoder:
         Raises:
             ArtifactError: a file is missing, or the columns are not those of ``sources``.
         """
-        saved = read_json(folder / "quantiles.json")
-        edges = {name: np.array(saved["edges"][name], np.float32) for name in saved["names"]}
-        numeric, encoder = NumericEncoder(Quantiles(edges)), Encoder.load(folder / "encoder")
+        numeric = NumericEncoder.load(folder / QUANTILES)
+        encoder = Encoder.load(folder / "encoder")
         return InputEncoder.of(encoder, numeric, config, sources, half_life_days)

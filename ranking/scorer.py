@@ -130,7 +130,7 @@ class Scorer:
                     prepared.side.encoded,
                     inputs.user_of[part],
                     inputs.item_of[part],
-                    inputs.codes[part],
+                    inputs.columns.take(part),
                 )
                 scores.append(self._model(users, prepared.hidden_IH, pairs))
         return torch.cat(scores).numpy()

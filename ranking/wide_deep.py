@@ -82,6 +82,8 @@ class PairInputs(NamedTuple):
     """[N] int64, row of the items given."""
     codes: Tensor
     """[N, F] int64 buckets of the numeric columns."""
+    scores: Tensor
+    """[N, F] float32 normal scores of the numeric columns."""
     wide: Tensor
     """[N, C] int64 rows of the wide side."""
 
@@ -101,14 +103,14 @@ class WideDeep(nn.Module):
         )
         self.user_layer = nn.Linear(widths.user, first)
         self.item_layer = nn.Linear(widths.item, first, bias=False)
-        self.pair_layer = nn.Linear(widths.columns * config.bucket_dim, first, bias=False)
+        self.pair_layer = nn.Linear(widths.columns * (1 + config.bucket_dim), first, bias=False)
         self.rest = _network([*config.hidden, 1], config.dropout)
         self._initialise(widths, config)
 
     def _initialise(self, widths: Widths, config: WideDeepConfig) -> None:
         nn.init.zeros_(self.wide.weight)
         nn.init.normal_(self.buckets.weight, std=0.05)
-        fan_in = widths.user + widths.item + widths.columns * config.bucket_dim
+        fan_in = widths.user + widths.item + widths.columns * (1 + config.bucket_dim)
         bound = fan_in**-0.5
         for layer in (self.user_layer, self.item_layer, self.pair_layer):
             nn.init.uniform_(layer.weight, -bound, bound)
@@ -132,11 +134,13 @@ class WideDeep(nn.Module):
 
     def forward(self, users_BH: Tensor, items_IH: Tensor, pairs: PairInputs) -> Tensor:
         """[N] logits: higher is better among the candidates of one request."""
-        vectors = self.buckets(pairs.codes + self.offsets).flatten(1)
-        hidden = users_BH[pairs.user_of] + items_IH[pairs.item_of] + self.pair_layer(vectors)
+        buckets = self.buckets(pairs.codes + self.offsets).flatten(1)
+        own = self.pair_layer(torch.cat([buckets, pairs.scores], dim=1))
+        hidden = users_BH[pairs.user_of] + items_IH[pairs.item_of] + own
         logits: Tensor = self.rest(hidden).squeeze(1)
-        wide: Tensor = self.wide(pairs.wide).squeeze(1)
-        return logits + wide
+        if pairs.wide.shape[1]:
+            logits = logits + self.wide(pairs.wide).squeeze(1)
+        return logits
 
 
 def _network(widths: Sequence[int], dropout: float) -> nn.Sequential:

@@ -42,8 +42,8 @@ def build_index(item_vectors: Floats, kind: Kind = Kind.flat) -> Any:
         vectors.shape[1], _factory(kind, *vectors.shape), faiss.METRIC_INNER_PRODUCT
     )
     if not index.is_trained:
-        index.train(vectors)  # type: ignore[call-arg]
-    index.add(vectors)  # type: ignore[call-arg]
+        index.train(vectors)
+    index.add(vectors)
     _set_effort(index, kind)
     return index
 

@@ -94,12 +94,11 @@ class AnnSource:
         """See ``Source``; without user vectors there are no candidates."""
         if users.vectors is None:
             return empty(len(users), k)
-        known = [users.known(user) if self.new_only else None for user in range(len(users))]
-        longest = max((len(rows) for rows in known if rows is not None), default=0)
-        wanted = min(k + longest, self.index.ntotal)
-        rows, scores = search(self.index, users.vectors, wanted)
         if not self.new_only:
-            return padded(rows[:, :k], scores[:, :k], k)
+            return padded(*search(self.index, users.vectors, min(k, self.index.ntotal)), k)
+        known = [users.known(user) for user in range(len(users))]
+        wanted = k + max((len(rows) for rows in known), default=0)
+        rows, scores = search(self.index, users.vectors, min(wanted, self.index.ntotal))
         lists = []
         for user, mine in enumerate(known):
             kept = np.flatnonzero(~np.isin(rows[user], mine) & (rows[user] > 0))[:k]
@@ -191,9 +190,7 @@ class NeighbourSource:
     def top(self, users: UserBatch, k: int) -> TopK:
         """See ``Source``."""
         histories = users.histories
-        worth = transformed(
-            histories.weight_at(users.now_s, self.half_life_days), self.transform
-        )
+        worth = transformed(histories.weight_at(users.now_s, self.half_life_days), self.transform)
         lists = []
         for user in range(len(users)):
             part = slice(int(histories.offsets[user]), int(histories.offsets[user + 1]))
@@ -211,7 +208,8 @@ class NeighbourSource:
         """[U] the score of each item of the universe for one history."""
         places = self.places[history_rows]
         values = self.weights[history_rows] * worth[:, None]
-        scores = np.bincount(places.ravel(), values.ravel(), minlength=len(self.universe))
+        found = np.bincount(places.ravel(), values.ravel(), minlength=len(self.universe))
+        scores: npt.NDArray[np.float64] = found.astype(np.float64, copy=False)
         scores[0] = 0.0
         return scores
 

@@ -10,7 +10,7 @@ features, V width of the resulting vectors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,8 +31,10 @@ from feature_repo.contract.tables import Tables
 class TowerConfig:
     """One tower's inputs and layers."""
 
-    features: dict[str, int]
-    """Feature -> width of its pooled vectors, in the order of concatenation."""
+    features: list[str]
+    """In the order of concatenation."""
+    widths: list[int]
+    """Width of each feature's pooled vectors."""
     num_dense: int
     hidden: list[int]
     dim: int
@@ -60,7 +62,7 @@ class Tower(nn.Module):
     def __init__(self, config: TowerConfig) -> None:
         super().__init__()
         self.config = config
-        width = sum(config.features.values()) + config.num_dense
+        width = sum(config.widths) + config.num_dense
         self.shortcut = nn.Linear(width, config.dim, bias=False)
         layers: list[nn.Module] = []
         for hidden in config.hidden:
@@ -121,10 +123,8 @@ class TwoTower(nn.Module):
 
 
 def pooled_inputs(
-    encoded: Encoded, tables: Tables, features: Mapping[str, int]
+    encoded: Encoded, tables: Tables, features: Iterable[str]
 ) -> tuple[dict[str, Tensor], Tensor]:
     """A tower's inputs from exported tables: feature -> [B, D], and the numbers [B, F]."""
-    pooled = {
-        name: torch.from_numpy(tables.pooled(name, encoded.bags[name])) for name in features
-    }
+    pooled = {name: torch.from_numpy(tables.pooled(name, encoded.bags[name])) for name in features}
     return pooled, torch.from_numpy(np.ascontiguousarray(encoded.dense))

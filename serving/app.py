@@ -55,6 +55,7 @@ def from_environment() -> FastAPI:
         ArtifactError: the release is missing or does not answer as it should.
     """
     recommender = Recommender.load(os.environ.get(RELEASE_VARIABLE, "releases/current"))
+    recommender.warm_up()
     return create_app(recommender, FeedbackLog(feedback_path(recommender.release.about.project)))
 
 

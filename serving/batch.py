@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,12 @@ from tqdm import tqdm
 from feature_repo.contract.artifacts import atomic_path, read_table
 from feature_repo.contract.encoding import column_of
 from feature_repo.contract.errors import BadInput
-from ranking.policy import Lists
+from serving.about import require_release
 from serving.console import answer, run
-from serving.recommender import Recommender
+
+if TYPE_CHECKING:
+    from ranking.policy import Lists
+    from serving.recommender import Recommender
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
 
     def command() -> None:
+        require_release(Path(arguments.release))
+        from serving.recommender import Recommender
+
         count = write_lists(
             Recommender.load(arguments.release),
             arguments.out,

@@ -102,7 +102,7 @@ class Catalogue:
 
     def describe(self, rows: Ints) -> list[dict[str, Any]]:
         """What to show of each item: its texts and its price, None where unknown."""
-        texts = self._texts.take(pa.array(self._place[rows])).to_pylist()
+        texts = self._texts.take(pa.array(self._place[rows])).to_pylist() or [{}] * len(rows)
         prices = [
             None if math.isnan(price) else round(float(price), 2) for price in self.price[rows]
         ]

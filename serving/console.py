@@ -12,6 +12,7 @@ from feature_repo.contract.errors import ShoprecError
 def run(command: Callable[[], None]) -> int:
     """Run a command; an error of ours becomes one line on stderr and exit status 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     try:
         command()
     except ShoprecError as error:

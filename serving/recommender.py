@@ -238,6 +238,14 @@ class Recommender:
         """
         return self._online.read(user_ids, self.release.about.now()).table
 
+    def warm_up(self) -> None:
+        """Connect to the store and answer once, so that the first request need not wait."""
+        user_id = self.release.user_ids()[0].as_py()
+        answer = self.recommend(user_id)
+        log.info(
+            "Warmed up in %.0f ms; degraded: %s.", answer.took_ms, answer.degraded or "nothing"
+        )
+
     def _user_row(self, user_id: Id, now: datetime) -> tuple[pa.Table, list[str]]:
         try:
             return self._online.read([user_id], now).table, []

@@ -89,7 +89,7 @@ class Release:
             barred = seen if barred is None else _joined(seen, barred)
         candidates = self.retriever.candidates(user_rows, now_s, barred)
         scores = self.scorers[ranker].score(user_rows, candidates, vocabulary, now_s)
-        return rank_lists(candidates, scores, k, excluded=barred, filters=filters)
+        return rank_lists(candidates, scores, k, filters=filters)
 
     def user_ids(self) -> pa.Array:
         """The users that the release was made with."""

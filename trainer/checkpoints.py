@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.errors import ArtifactError
 from trainer.distributed import Process
-from trainer.embeddings import ShardedTables
+from trainer.embeddings import ShardedTables, module_name
 
 PARTIAL = ".partial"
 
@@ -117,14 +117,14 @@ def _fill_adam(dense: nn.Module, adam: torch.optim.Optimizer) -> None:
 
 def _plan(tables: ShardedTables) -> dict[str, Any]:
     """How each table was cut, for people and for a later reader."""
-    plan = tables.plan.get_plan_for_module("bags") or {}
+    plan: Any = tables.plan.get_plan_for_module("bags")
     return {
         name: {
-            "sharding_type": str(sharding.sharding_type),
-            "compute_kernel": str(sharding.compute_kernel),
-            "ranks": list(sharding.ranks or []),
-            "num_rows": tables.tables[name].num_rows,
-            "dim": tables.tables[name].dim,
+            "sharding_type": str(plan[module_name(name)].sharding_type),
+            "compute_kernel": str(plan[module_name(name)].compute_kernel),
+            "ranks": list(plan[module_name(name)].ranks or []),
+            "num_rows": table.num_rows,
+            "dim": table.dim,
         }
-        for name, sharding in plan.items()
+        for name, table in tables.tables.items()
     }

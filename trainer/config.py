@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -143,27 +143,11 @@ class PathsConfig:
 
 
 @dataclass
-class RunConfig:
-    """Everything that a run is made from."""
+class DataChoice:
+    """Which data set is read."""
 
-    experiment: str = "run"
-    """First part of the run's name."""
-    cutoff: str = MISSING
-    """t0..t3 or an ISO time: nothing from then on is seen."""
-    retriever: str | None = None
-    """For wide_deep: the retriever bundle, fitted one window before the cut-off."""
-    seed: int = 0
-    validate: bool = False
-    """Measure on what was bought in the window after the cut-off, to choose settings by. Never
-    where that window is the test."""
     data: dict[str, Any] = field(default_factory=dict)
     """The data set: ``name`` and, where it is not data/<name>, ``root``."""
-    model: ModelConfig = MISSING
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    trainer: LoopConfig = field(default_factory=LoopConfig)
-    sharding: ShardingConfig = field(default_factory=ShardingConfig)
-    index: IndexConfig = field(default_factory=IndexConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
 
     @property
     def dataset_folder(self) -> Path:
@@ -180,6 +164,28 @@ class RunConfig:
         return Dataset.load(self.dataset_folder / "dataset.json")
 
 
+@dataclass
+class RunConfig(DataChoice):
+    """Everything that a run is made from."""
+
+    experiment: str = "run"
+    """First part of the run's name."""
+    cutoff: str = MISSING
+    """t0..t3 or an ISO time: nothing from then on is seen."""
+    retriever: str | None = None
+    """For wide_deep: the retriever bundle, fitted one window before the cut-off."""
+    seed: int = 0
+    validate: bool = False
+    """Measure on what was bought in the window after the cut-off, to choose settings by. Never
+    where that window is the test."""
+    model: ModelConfig = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: LoopConfig = field(default_factory=LoopConfig)
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
 def register() -> None:
     """Tell Hydra the types behind ``conf/``: YAML can set them, never invent."""
     store = ConfigStore.instance()
@@ -194,22 +200,30 @@ def register() -> None:
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
-    """Compose ``conf/config.yaml`` and ``overrides`` into a checked config.
+    """Compose ``conf/config.yaml`` and ``overrides``; see ``compose_as``."""
+    register()
+    return compose_as(RunConfig, "config", overrides)
+
+
+Composed = TypeVar("Composed")
+
+
+def compose_as(expected: type[Composed], name: str, overrides: Sequence[str]) -> Composed:
+    """Compose ``conf/<name>.yaml`` and ``overrides`` into a checked config.
 
     Raises:
         ConfigError: an unknown key or choice, a value out of range or of a wrong type, or a
             setting that is missing.
     """
-    register()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = hydra_compose("config", overrides=list(overrides))
+            composed = hydra_compose(name, overrides=list(overrides))
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
-    if not isinstance(config, RunConfig):
-        raise ConfigError(f"{CONF / 'config.yaml'} does not begin with the default run_schema.")
+    if not isinstance(config, expected):
+        raise ConfigError(f"{CONF / name}.yaml does not begin with a schema of {expected}.")
     return config
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.schema import Encoding, Entity
@@ -144,10 +145,19 @@ class SessionReader:
         return list(dict.fromkeys(["user_id", "event_timestamp", *features, TARGET]))
 
     def _encode(self, table: pa.Table) -> SessionBatch:
-        users = encode_users(self.encoder, table, None, self.half_life_days)
+        users = encode_users(self.encoder, self._shortened(table), None, self.half_life_days)
         ids, offsets = list_column(table, TARGET)
         targets = Bag(self.encoder.items.rows(ids), offsets)
         return SessionBatch(users, _known(targets, self._history(table)))
+
+    def _shortened(self, table: pa.Table) -> pa.Table:
+        """The rows with no more of each list than the encoder reads."""
+        length = self.encoder.history_length
+        for index, field in enumerate(table.schema):
+            if pa.types.is_list(field.type) and field.name != TARGET:
+                lists = pc.list_slice(table.column(index), 0, length, return_fixed_size_list=False)
+                table = table.set_column(index, field.name, lists)
+        return table
 
     def _history(self, table: pa.Table) -> Bag:
         for feature in self.encoder.schema.encoded(Entity.USER, Encoding.BAG):
@@ -161,7 +171,13 @@ def _known(targets: Bag, history: Bag) -> Bag:
     """Targets without unknown items; weight 0 for those in the history, 1 for new ones."""
     stride = int(max(targets.values.max(initial=0), history.values.max(initial=0))) + 1
     mine = _owners(targets) * stride + targets.values
-    new = ~np.isin(mine, _owners(history) * stride + history.values)
+    ordered = np.sort(mine)
+    theirs = _owners(history) * stride + history.values
+    place = np.minimum(np.searchsorted(ordered, theirs), max(len(ordered) - 1, 0))
+    seen = np.zeros(len(ordered), dtype=np.bool_)
+    if len(ordered):
+        seen[place[ordered[place] == theirs]] = True
+    new = ~seen[np.searchsorted(ordered, mine)]
     kept = targets.values > 0
     counts = np.bincount(_owners(targets)[kept], minlength=len(targets.offsets) - 1)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

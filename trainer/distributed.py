@@ -110,11 +110,17 @@ def _choose(device: Device, local_rank: int) -> torch.device:
 
 
 def set_up_logging() -> None:
-    """Log to stderr: every line of the first process, warnings alone of the others."""
-    level = logging.INFO if _environment("RANK", 0) == 0 else logging.WARNING
+    """Log to stderr: our own lines of the first process, and everybody's warnings."""
     logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        force=True,  # importing fbgemm sets up the root logger
     )
+    if _environment("RANK", 0) == 0:
+        for name in ("feature_repo", "ranking", "retrieval", "trainer", "__main__"):
+            logging.getLogger(name).setLevel(logging.INFO)
     for name in ("torchrec", "fbgemm_gpu", "torch.distributed", "torch.fx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # torch warns of names that torchrec uses and that are to go.

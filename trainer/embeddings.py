@@ -170,7 +170,7 @@ class ShardedTables(nn.Module):
     def local_shards(self, table: str) -> list[tuple[int, int, Tensor]]:
         """This process's parts of a table: (first row, first column, values [R, D])."""
         state = self.sharded.state_dict()
-        weight = next(value for key, value in state.items() if key.endswith(f".{table}.weight"))
+        weight = state[f"bags.embedding_bags.{module_name(table)}.weight"]
         if not hasattr(weight, "local_shards"):
             return [(0, 0, weight.detach())] if self.process.is_first else []
         return [
@@ -219,9 +219,7 @@ class ShardedTables(nn.Module):
         target.flush()
 
 
-def _open(
-    folder: Path, table: TableConfig, dtype: npt.DTypeLike, mode: Any
-) -> np.memmap[Any, Any]:
+def _open(folder: Path, table: TableConfig, dtype: npt.DTypeLike, mode: Any) -> np.memmap[Any, Any]:
     path = folder / f"{table.name}.npy"
     if mode != "w+":
         return np.lib.format.open_memmap(path, mode)
@@ -261,10 +259,15 @@ def stack(first: Mapping[str, Bag], second: Mapping[str, Bag]) -> dict[str, Bag]
     return stacked
 
 
+def module_name(table: str) -> str:
+    """The table's name in torch: a feature may be called ``children``, a torch module may not."""
+    return f"{table}_table"
+
+
 def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagCollection:
     configs = [
         EmbeddingBagConfig(
-            name=table.name,
+            name=module_name(table.name),
             num_embeddings=table.num_rows,
             embedding_dim=table.dim,
             feature_names=list(table.features),
@@ -275,7 +278,7 @@ def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagColl
     ]
     bags = EmbeddingBagCollection(tables=configs, is_weighted=True, device=torch.device("meta"))
     for table in tables:
-        parameters = bags.embedding_bags[table.name].parameters()
+        parameters = bags.embedding_bags[module_name(table.name)].parameters()
         apply_optimizer_in_backward(RowWiseAdagrad, parameters, {"lr": table.lr, "eps": eps})
     return bags
 
@@ -293,7 +296,7 @@ def _plan(
 ) -> ShardingPlan:
     """Big tables cut by rows, small ones whole on one rank; the planner balances the ranks."""
     constraints = {
-        table.name: ParameterConstraints(
+        module_name(table.name): ParameterConstraints(
             sharding_types=[
                 ShardingType.ROW_WISE.value
                 if table.num_rows >= sharding.row_wise_from

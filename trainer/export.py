@@ -171,7 +171,7 @@ def _copy_parts(config: ExportConfig, rows: TrainingSet, staging: Path) -> None:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Copy a folder by hard links, or by bytes on another disk; files are never changed in place."""
+    """Copy a folder by hard links (files are never changed in place), or by bytes across disks."""
     shutil.copytree(source, target, copy_function=_link)
 
 
@@ -229,7 +229,7 @@ def answer(
     barred = seen_rows(users, vocabulary) if exclude_seen else None
     candidates = retriever.candidates(users, now_s, barred)
     scores = scorer.score(users, candidates, vocabulary, now_s)
-    return rank_lists(candidates, scores, k, excluded=barred)
+    return rank_lists(candidates, scores, k)
 
 
 def _golden_table(
@@ -355,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 2 where it is refused."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("faiss").setLevel(logging.WARNING)
     try:
         if arguments.publish and arguments.settings:
             raise ConfigError("Give either settings to export or --publish, not both.")

@@ -33,15 +33,20 @@ STOPPED = 75
 """Exit code of a run that was asked to stop and wrote a checkpoint (EX_TEMPFAIL)."""
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody made a file STOP in the run's folder; a checkpoint is written."""
 
 
 class Task(Protocol[Batch]):
     """What is trained, and on what."""
 
-    tables: ShardedTables
-    dense: nn.Module
+    @property
+    def tables(self) -> ShardedTables:
+        """What trains inside of the backward pass."""
+
+    @property
+    def dense(self) -> nn.Module:
+        """What trains by AdamW."""
 
     def num_batches(self) -> int:
         """Batches an epoch, equal on every process."""
@@ -79,13 +84,15 @@ class Trainer(Generic[Batch]):
         loop: LoopConfig,
         optimizer: OptimizerConfig,
         process: Process,
+        dense_optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
+        """``dense_optimizer`` steps the dense layers in place of AdamW."""
         self.task = task
         self.run = run
         self.loop = loop
         self.optimizer = optimizer
         self.process = process
-        self.adam = torch.optim.AdamW(
+        self.adam: torch.optim.Optimizer = dense_optimizer or torch.optim.AdamW(
             task.dense.parameters(), lr=optimizer.dense_lr, weight_decay=optimizer.weight_decay
         )
         self.progress = Progress()
@@ -169,7 +176,7 @@ class Trainer(Generic[Batch]):
         self.task.tables.scale_lr(factor)
         self.adam.zero_grad()
         loss = self.task.loss(batch, self.progress.step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._average_gradients()
         if self.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.task.dense.parameters(), self.optimizer.clip_norm)
@@ -242,7 +249,9 @@ class Trainer(Generic[Batch]):
 
     def _keep_best(self, found: dict[str, float], select: str) -> None:
         if select not in found:
-            raise ConfigError(f"trainer.select={select} is not measured; choose of {sorted(found)}.")
+            raise ConfigError(
+                f"trainer.select={select} is not measured; choose of {sorted(found)}."
+            )
         if self.progress.best is None or found[select] > self.progress.best:
             self.progress.best, self.progress.best_epoch = found[select], self.progress.epoch
             self._save("best")

@@ -26,9 +26,10 @@ from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Schema
 from feature_repo.contract.state import list_column
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.features import NumericEncoder, Requests, numeric_features, numeric_matrix
+from ranking.features import Requests, numeric_features, numeric_matrix
 from ranking.inputs import InputEncoder, Inputs
 from ranking.items import ItemSide
+from ranking.numeric import Columns, NumericEncoder
 from ranking.policy import seen_rows
 from ranking.wide_deep import WideDeepConfig
 from retrieval.retriever import Retriever
@@ -215,7 +216,7 @@ class Rows:
             joined_encoded([part.inputs.users for part in parts]),
             _shifted([part.inputs.user_of for part in parts], users),
             _shifted([part.inputs.item_of for part in parts], items),
-            np.concatenate([part.inputs.codes for part in parts]),
+            Columns.joined([part.inputs.columns for part in parts]),
         )
         offsets = _shifted([part.offsets[:-1] for part in parts], starts)
         return Rows(
@@ -247,12 +248,28 @@ def encode_windows(
     encoder = fit_encoder(windows, config, dataset)
     requests = latest.requests(encoder, dataset.half_life_days)
     values = numeric_matrix(requests)
-    step = 1 + len(values) // QUANTILE_ROWS
-    numeric = NumericEncoder.fit(numeric_features(sources), values[::step])
+    balanced = values[balanced_rows(latest.labels)]
+    numeric = NumericEncoder.fit(numeric_features(sources), balanced)
     inputs = InputEncoder.of(encoder, numeric, config, sources, dataset.half_life_days)
     first = latest.rows(inputs, requests, values)
     del values
     return inputs, Rows.joined([first, *(window.encode(inputs) for window in windows[1:])])
+
+
+def balanced_rows(labels: Bools) -> Ints:
+    """As many bought candidates as others, evenly spaced.
+
+    Cut points found on them lie where bought candidates are told apart. Found on all candidates,
+    nearly every cut would lie among the nine in ten that nobody wants.
+    """
+    bought, others = np.flatnonzero(labels), np.flatnonzero(~labels)
+    size = min(len(bought), len(others), QUANTILE_ROWS // 2)
+    if size == 0:
+        return np.arange(min(len(labels), QUANTILE_ROWS), dtype=np.int64)
+    chosen = [
+        rows[np.linspace(0, len(rows) - 1, size).astype(np.int64)] for rows in (bought, others)
+    ]
+    return np.concatenate(chosen)
 
 
 def fit_encoder(windows: Sequence[Window], config: WideDeepConfig, dataset: Dataset) -> Encoder:

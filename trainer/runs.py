@@ -40,7 +40,7 @@ def identity(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
         config: the settings; the cut-off is resolved, of the data set its name is kept.
         inputs: name -> digest of each file or folder that is read.
     """
-    value = _plain(asdict(config))
+    value: dict[str, Any] = _plain(asdict(config))
     value["data"] = {"name": str(config.data["name"])}
     value["cutoff"] = config.dataset().edge(config.cutoff).isoformat()
     for group, keys in NEUTRAL.items():
@@ -142,7 +142,7 @@ class Run:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 

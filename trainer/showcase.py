@@ -154,7 +154,9 @@ def sample_users(lists: Path, count: int = 3) -> list[int | str]:
 
     from feature_repo.contract.artifacts import read_table
 
-    ids = pc.unique(read_table(lists, columns=["user_id"]).column("user_id")).to_pylist()
+    ids: list[int | str] = pc.unique(
+        read_table(lists, columns=["user_id"]).column("user_id")
+    ).to_pylist()
     step = max(len(ids) // (count + 1), 1)
     return ids[step::step][:count]
 

@@ -81,9 +81,8 @@ class StageResult:
 class Stages:
     """Runs stages in order; ``folder`` keeps their stamps."""
 
-    def __init__(self, folder: Path, total: int, *, force: bool = False) -> None:
+    def __init__(self, folder: Path, *, force: bool = False) -> None:
         self._folder = folder
-        self._total = total
         self._force = force
         self.results: list[StageResult] = []
 
@@ -98,13 +97,13 @@ class Stages:
         key = stage_key(stage)
         result = None if self._force else _reusable(stage, stamp_path, key)
         if result is None:
-            log.info("[%d/%d] %s", number, self._total, stage.about)
+            log.info("[%d] %s", number, stage.about)
             stamp_path.unlink(missing_ok=True)
             result = _execute(stage)
             _write_stamp(stage, stamp_path, key, result)
-            log.info("        done in %.1f s", result.seconds)
+            log.info("    done in %.1f s", result.seconds)
         else:
-            log.info("[%d/%d] %s: unchanged, reused", number, self._total, stage.about)
+            log.info("[%d] %s: unchanged, reused", number, stage.about)
         self.results.append(result)
         return result
 
@@ -200,7 +199,8 @@ def _execute(stage: Stage) -> StageResult:
     )
     assert process.stdout is not None
     try:
-        lines = [line.rstrip("\n") for line in process.stdout]
+        with process.stdout as answers:
+            lines = [line.rstrip("\n") for line in answers]
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.terminate()

@@ -179,7 +179,8 @@ class TwoTowerTask:
         }
         user, item = (
             TowerConfig(
-                {name: widths[name] for name in self.encoder.keys(entity)},
+                list(self.encoder.keys(entity)),
+                [widths[name] for name in self.encoder.keys(entity)],
                 len(self.encoder.dense_names(entity)),
                 self.model.hidden,
                 self.model.dim,
@@ -202,9 +203,7 @@ class TwoTowerTask:
         rng = np.random.default_rng([self.seed, step, self.process.rank])
         items = self._candidates(batch.targets.values, rng)
         users = _forget(batch.users, "user_id", self.model.user_dropout, rng)
-        shown = _forget(
-            self.catalogue.encoded.take(items), "item_id", self.model.item_dropout, rng
-        )
+        shown = _forget(self.catalogue.encoded.take(items), "item_id", self.model.item_dropout, rng)
         user_vectors, item_vectors = self._vectors(users, shown)
         targets = Bag(np.searchsorted(items, batch.targets.values), batch.targets.offsets)
         return sampled_softmax(
@@ -229,8 +228,10 @@ class TwoTowerTask:
         return self._tensor((self.model.logq * log_q).astype(np.float32))
 
     def _weights(self, targets: Bag) -> Tensor:
-        new = np.ones(len(targets.values), np.float32) if targets.weights is None else (
-            targets.weights
+        new = (
+            np.ones(len(targets.values), np.float32)
+            if targets.weights is None
+            else (targets.weights)
         )
         return self._tensor(np.where(new > 0, 1.0, self.model.repeat_weight).astype(np.float32))
 

@@ -8,6 +8,7 @@ features empty. N candidates of the batch, C crosses, F numeric columns.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,19 +17,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file, write_manifest
+from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded
+from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
-from ranking.features import BUCKETS
 from ranking.inputs import InputEncoder
 from ranking.metrics import ndcg_of_hits
+from ranking.scorer import KIND as RANKER
 from ranking.scorer import write_network
-from ranking.wide_deep import PairInputs, WideDeep, Widths, side_by_side
+from ranking.wide_deep import PairInputs, WideDeep, side_by_side
+from retrieval.retriever import KIND as RETRIEVER
 from trainer.config import RunConfig
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, TableConfig, stack
-from trainer.ranker_rows import Rows
+from trainer.joint_optimizer import JointOptimizer
+from trainer.loop import Trainer
+from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
+from trainer.runs import Run
+from trainer.sets import TrainingSet
 from trainer.wide_deep_config import WideDeepModelConfig
 
 log = logging.getLogger(__name__)
@@ -44,16 +53,19 @@ EVALUATED = 64
 """Requests that are scored at once."""
 
 
-def listwise_loss(logits_N: Tensor, labels_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
-    """Mean over requests of -log softmax of the bought candidates, each bought one alike.
+def listwise_loss(
+    logits_N: Tensor, labels_N: Tensor, user_of_N: Tensor, num_users: int, balance: float = 0.0
+) -> Tensor:
+    """Mean over requests of -log softmax of the bought candidates, each of a request's alike.
 
-    ListNet's top-one cross-entropy (Cao et al., 2007) with binary relevance. A request without a
-    bought candidate adds nothing.
+    ListNet's top-one cross-entropy (Cao et al., 2007) with binary relevance. A request with n
+    bought candidates weighs n ** ``balance``: 0 makes requests equal, 1 purchases.
     """
     log_p = logits_N - _log_sums(logits_N, user_of_N, num_users)[user_of_N]
     bought = torch.zeros(num_users, device=logits_N.device).index_add(0, user_of_N, labels_N)
-    weights = labels_N / bought.clamp_min(1.0)[user_of_N]
-    return -(log_p * weights).sum() / (bought > 0).sum().clamp_min(1)
+    weights = torch.where(bought > 0, bought.clamp_min(1.0) ** balance, 0.0)
+    shares = labels_N * (weights / bought.clamp_min(1.0))[user_of_N]
+    return -(log_p * shares).sum() / weights.sum().clamp_min(1.0)
 
 
 def _log_sums(logits_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
@@ -109,9 +121,11 @@ class WideDeepTask:
             seed=config.seed,
             eps=config.optimizer.table_eps,
         )
-        self.widths = self._widths()
+        dims = {f: table.dim for table in self.tables.tables.values() for f in table.features}
+        self.widths = inputs.widths(model.network.without, dims)
         torch.manual_seed(config.seed)
-        self.dense: WideDeep = WideDeep(model.network, self.widths).to(process.device)
+        self.network = WideDeep(model.network, self.widths).to(process.device)
+        self.dense: nn.Module = self.network
         self.trained = np.flatnonzero(bought_in(rows))
 
     def _table_configs(self, config: RunConfig) -> tuple[TableConfig, ...]:
@@ -124,16 +138,21 @@ class WideDeepTask:
         kept = [(table, tuple(f for f in table.features if f in read)) for table in found]
         return tuple(replace(table, features=features) for table, features in kept if features)
 
-    def _widths(self) -> Widths:
-        dims = {f: table.dim for table in self.tables.tables.values() for f in table.features}
-        encoder = self.inputs.encoder
-        user, item = (
-            sum(dims[key] for key in self.keys[entity]) + len(encoder.dense_names(entity))
-            for entity in (Entity.USER, Entity.ITEM)
+    def trainer(self, run: Run, config: RunConfig) -> Trainer[RankerBatch]:
+        """The loop, with Adagrad for the wide side.
+
+        Adam would move a rare cross as far as a frequent one at each step; Adagrad's steps grow
+        with the square root of how often it is met (as FTRL's do, in Cheng et al., 2016).
+        """
+        settings = config.optimizer
+        deep = torch.optim.AdamW(
+            self.network.deep_parameters(),
+            lr=settings.dense_lr,
+            weight_decay=settings.weight_decay,
         )
-        return Widths(
-            user, item, len(self.inputs.numeric.names), BUCKETS, self.inputs.crosses.num_rows
-        )
+        wide = torch.optim.Adagrad(self.network.wide_parameters(), lr=settings.dense_lr)
+        joint = JointOptimizer([deep, wide])
+        return Trainer(self, run, config.trainer, settings, self.process, joint)
 
     def num_batches(self) -> int:
         """See ``Task``."""
@@ -158,7 +177,7 @@ class WideDeepTask:
         if self.model.listwise:
             user_of = batch.pairs.user_of.to(self.process.device)
             loss = loss + self.model.listwise * listwise_loss(
-                logits, labels, user_of, len(batch.users)
+                logits, labels, user_of, len(batch.users), self.model.balance
             )
         if self.model.pointwise:
             loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(logits, labels)
@@ -174,9 +193,9 @@ class WideDeepTask:
         num_users = len(batch.users)
         mine = {key: pooled[key][:num_users] for key in self.keys[Entity.USER]}
         theirs = {key: pooled[key][num_users:] for key in self.keys[Entity.ITEM]}
-        return self.dense(  # type: ignore[no-any-return]
-            self.dense.users(self._side(mine, batch.users, Entity.USER)),
-            self.dense.items(self._side(theirs, items, Entity.ITEM)),
+        return self.network(  # type: ignore[no-any-return]
+            self.network.users(self._side(mine, batch.users, Entity.USER)),
+            self.network.items(self._side(theirs, items, Entity.ITEM)),
             PairInputs(*(part.to(self.process.device) for part in batch.pairs)),
         )
 
@@ -208,7 +227,7 @@ class WideDeepTask:
         """Write all of a ranker bundle but its manifest into ``folder``; a collective."""
         self.tables.export_tables(folder / "tables")
         if self.process.is_first:
-            write_network(folder, self.inputs, self.model.network, self.widths, self.dense)
+            write_network(folder, self.inputs, self.model.network, self.widths, self.network)
         self.process.barrier()
 
 
@@ -220,7 +239,7 @@ def make_batch(rows: Rows, inputs: InputEncoder, users: Ints, kept: Bools) -> Ra
     place, user_of = own.values[chosen], user_of[chosen]
     distinct, item_of = np.unique(rows.inputs.item_of[place], return_inverse=True)
     mine, items = rows.inputs.users.take(users), rows.items.take(distinct)
-    pairs = inputs.pair_inputs(mine, items, user_of, item_of, rows.inputs.codes[place])
+    pairs = inputs.pair_inputs(mine, items, user_of, item_of, rows.inputs.columns.take(place))
     return RankerBatch(mine, items, pairs, torch.from_numpy(rows.labels[place].astype(np.float32)))
 
 
@@ -258,3 +277,96 @@ def forgotten(encoded: Encoded, name: str, share: float, rng: np.random.Generato
 
 def _bags(keys: tuple[str, ...], encoded: Encoded) -> dict[str, Bag]:
     return {key: encoded.bags[key] for key in keys}
+
+
+def train(config: RunConfig, model: WideDeepModelConfig, process: Process) -> Path:
+    """Train, write the bundle, and return the run's folder; a finished run is not trained again.
+
+    Raises:
+        ConfigError: there is no retriever, or one whose window's labels pass the cut-off.
+    """
+    dataset = config.dataset()
+    bundles = _bundles(config, model)
+    run = Run.open(config, _digests(dataset, bundles, model.validation), process)
+    if run.result is not None:
+        log.info("%s is finished already: %s", run.folder, run.result)
+        return run.folder
+    windows = [
+        Window.open(bundle, dataset, new_only=model.new_only, before=config.cutoff)
+        for bundle in bundles
+    ]
+    inputs, rows = encode_windows(windows, model.network, dataset)
+    task = WideDeepTask(config, model, inputs, rows, process, _judged(model, dataset, inputs))
+    _log_rows(rows, inputs)
+    metrics = task.trainer(run, config).train()
+    write_bundle(task, run.folder / FOLDER, config, dataset)
+    run.finish(metrics)
+    return run.folder
+
+
+def _bundles(config: RunConfig, model: WideDeepModelConfig) -> list[Path]:
+    if config.retriever is None:
+        raise ConfigError(
+            "Training a ranker needs retriever=DIR: the bundle that was fitted one window before "
+            "the cut-off (python -m trainer.sources)."
+        )
+    return [Path(config.retriever), *map(Path, model.earlier)]
+
+
+def _digests(dataset: Dataset, bundles: list[Path], validation: str | None) -> dict[str, str]:
+    """Name -> digest of each retriever and training set that is read."""
+    named = {f"window {index}": bundle for index, bundle in enumerate(bundles)}
+    if validation is not None:
+        named["validation"] = Path(validation)
+    digests = {}
+    for name, bundle in named.items():
+        cutoff = str(read_manifest(bundle, RETRIEVER, verify=False)["cutoff"])
+        digests[f"{name} retriever"] = sha256_file(bundle / MANIFEST)
+        digests[f"{name} set"] = TrainingSet.open(dataset, SERVICE, "users", cutoff).digest
+    return digests
+
+
+def _judged(model: WideDeepModelConfig, dataset: Dataset, inputs: InputEncoder) -> Rows | None:
+    if model.validation is None:
+        return None
+    window = Window.open(Path(model.validation), dataset, new_only=model.new_only)
+    return window.encode(inputs)
+
+
+def _log_rows(rows: Rows, inputs: InputEncoder) -> None:
+    relevant, found = int(rows.num_relevant.sum()), int(rows.labels.sum())
+    log.info(
+        "%d candidates of %d requests, %d numeric columns, %d crosses; %d of %d purchases (%.1f%%) "
+        "are among them.",
+        len(rows.labels),
+        len(rows),
+        len(inputs.numeric.names),
+        len(inputs.crosses.crosses),
+        found,
+        relevant,
+        100.0 * found / max(relevant, 1),
+    )
+
+
+def write_bundle(task: WideDeepTask, target: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Write a ranker bundle, whole or not at all; a collective."""
+    partial = target.with_name(f".{target.name}.partial")
+    if task.process.is_first:
+        for folder in (partial, target):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True)
+    task.process.barrier()
+    task.export(partial)
+    if task.process.is_first:
+        inputs = task.inputs
+        about = {
+            "dataset": dataset.name,
+            "cutoff": dataset.edge(config.cutoff).isoformat(),
+            "fingerprint": inputs.encoder.schema.fingerprint,
+            "sources": list(inputs.sources),
+            "half_life_days": inputs.half_life_days,
+            "new_only": task.model.new_only,
+        }
+        write_manifest(partial, RANKER, about)
+        partial.rename(target)
+    task.process.barrier()

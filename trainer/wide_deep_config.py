@@ -22,6 +22,9 @@ class WideDeepModelConfig(ModelConfig):
     choosing settings: the windows from the cut-off on are then no longer unseen."""
     listwise: float = 1.0
     """Weight of the softmax loss over a request's candidates."""
+    balance: float = 1.0
+    """A request with n purchases weighs n ** balance in the softmax loss: 0 makes requests equal,
+    1 purchases."""
     pointwise: float = 0.0
     """Weight of the binary cross-entropy of single candidates."""
     negatives: int = 100
@@ -30,7 +33,7 @@ class WideDeepModelConfig(ModelConfig):
     """Share of item ids replaced by "unknown" in training."""
 
     def __post_init__(self) -> None:
-        for name in ("listwise", "pointwise"):
+        for name in ("listwise", "balance", "pointwise"):
             value = getattr(self, name)
             require(value >= 0, f"model.{name} must not be negative; got {value}.")
         require(

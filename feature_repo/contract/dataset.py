@@ -122,14 +122,14 @@ class Dataset:
         if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
             raise ArtifactError(f"{path} is not a data set of format {FORMAT}; ingest it again.")
         value["root"] = path.resolve().parent
-        value["user_id"], value["item_id"] = IdType(value["user_id"]), IdType(value["item_id"])
-        value["clock"] = Clock(value["clock"])
-        value["start"], value["end"] = parse_time(value["start"]), parse_time(value["end"])
-        value["edges"] = tuple(parse_time(edge) for edge in value["edges"])
         try:
+            value["user_id"], value["item_id"] = IdType(value["user_id"]), IdType(value["item_id"])
+            value["clock"] = Clock(value["clock"])
+            value["start"], value["end"] = parse_time(value["start"]), parse_time(value["end"])
+            value["edges"] = tuple(parse_time(edge) for edge in value["edges"])
             return Dataset(**value)
-        except TypeError as error:
-            raise ArtifactError(f"{path} does not describe a data set: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path} does not describe a data set: {error!r}") from error
 
 
 def dataset_path(name: str | None = None) -> Path:

@@ -107,7 +107,7 @@ class Quantiles:
         for name, values in columns.items():
             array = np.asarray(values, dtype=np.float64)
             array = array[np.isfinite(array)]
-            cuts = np.linspace(0.0, 1.0, max(buckets[name] - 1, 2))[1:-1]
+            cuts = np.linspace(0.0, 1.0, max(buckets[name], 2))[1:-1]
             found = np.quantile(array, cuts) if len(array) and len(cuts) else np.zeros(0)
             edges[name] = np.unique(found.astype(np.float32))
         return Quantiles(edges)
@@ -225,7 +225,12 @@ class Encoder:
         vocabulary = self.items if feature.bag_of == "item_id" else self.users
         weights = None
         if feature.bag_weight is not None:
-            values, _ = list_column(table, feature.bag_weight)
+            values, own = list_column(table, feature.bag_weight)
+            if not np.array_equal(own, offsets):
+                row = int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
+                raise BadInput(
+                    f"Row {row}: {feature.bag_weight} has not as many values as {feature.name}."
+                )
             weights = np.asarray(values).astype(np.float32)
         return Bag(vocabulary.rows(ids), offsets, weights).head(self.history_length)
 
@@ -250,7 +255,7 @@ class Encoder:
         """Read a saved encoder; vocabularies are memory-mapped.
 
         Raises:
-            ArtifactError: missing, truncated or changed.
+            ArtifactError: missing or truncated; hashes are checked by the bundle that holds it.
         """
         manifest = read_json(folder / "manifest.json")
         if manifest.get("kind") != KIND:

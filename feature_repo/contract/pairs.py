@@ -79,6 +79,7 @@ class Pairs:
         self.candidates = candidate_rows
         self.catalogue = catalogue
         self.now_s = now_s
+        self.half_life_days = half_life_days
         self.weights = history.weight_at(now_s, half_life_days).astype(np.float64)
         self.known = history.item_row > 0
 
@@ -111,7 +112,7 @@ class Pairs:
             mine = codes[self.history.item_row]
             unique, inverse = np.unique(mine, return_inverse=True)
             wanted = codes[self.candidates]
-            place = _find(unique, wanted)
+            place = _find_sorted(unique, wanted)
             found[group] = (
                 unique.astype(np.int64),
                 inverse.astype(np.int64),
@@ -127,23 +128,36 @@ class Pairs:
         sums = np.bincount(inverse, weights=values, minlength=len(unique))
         return np.where(place >= 0, sums[place], 0.0).astype(np.float32)
 
-    def newest(self, group: str) -> Floats:
-        """[K] days since the last purchase in the candidate's group; NaN if none."""
+    def smallest(self, group: str, values: npt.NDArray[np.float64]) -> Floats:
+        """[K] least of ``values`` over the history entries in the candidate's group; NaN if none.
+
+        (Most is the negative of the least of the negatives.)
+        """
         unique, inverse, place = self.groups[group]
         if not len(unique):
             return np.full(len(self.candidates), np.nan, dtype=np.float32)
-        ages = np.full(len(unique), np.inf)
-        np.minimum.at(ages, inverse, self.ages_days)
-        return np.where(place >= 0, ages[place], np.nan).astype(np.float32)
+        least = np.full(len(unique), np.inf)
+        np.minimum.at(least, inverse, values)
+        return np.where(place >= 0, least[place], np.nan).astype(np.float32)
+
+    def same(self, value: float) -> Floats:
+        """[K] one value of the user for every candidate; NaN if there is no history."""
+        found = value if len(self.history.item_row) else np.nan
+        return np.full(len(self.candidates), found, dtype=np.float32)
 
 
 def _find(haystack: npt.NDArray[np.integer], needles: npt.NDArray[np.integer]) -> Ints:
+    """[K] index of each needle in the haystack of distinct values; -1 where it is not there."""
+    order = np.argsort(haystack, kind="stable")
+    place = _find_sorted(haystack[order], needles)
+    return np.where(place >= 0, order[place] if len(order) else -1, -1).astype(np.int64)
+
+
+def _find_sorted(haystack: npt.NDArray[np.integer], needles: npt.NDArray[np.integer]) -> Ints:
     if not len(haystack):
         return np.full(len(needles), -1, dtype=np.int64)
-    order = np.argsort(haystack, kind="stable")
-    ordered = haystack[order]
-    place = np.minimum(np.searchsorted(ordered, needles), len(haystack) - 1)
-    return np.where(ordered[place] == needles, order[place], -1).astype(np.int64)
+    place = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
+    return np.where(haystack[place] == needles, place, -1).astype(np.int64)
 
 
 def _own_count(pairs: Pairs) -> Floats:
@@ -164,6 +178,27 @@ def _own_days_since(pairs: Pairs) -> Floats:
 
 def _own_age(pairs: Pairs) -> Floats:
     return pairs.own((pairs.now_s - pairs.history.first_s) / DAY_S)
+
+
+def _own_place(pairs: Pairs) -> Floats:
+    """Place among the history's items by decayed count, from 1."""
+    places = np.empty(len(pairs.weights), dtype=np.float32)
+    places[np.argsort(-pairs.weights, kind="stable")] = np.arange(1, len(places) + 1)
+    return pairs.own(places)
+
+
+def _own_rate(pairs: Pairs) -> Floats:
+    """Purchases in four weeks, since the first; an age below a week counts as one."""
+    ages = np.maximum((pairs.now_s - pairs.history.first_s) / DAY_S, 7.0)
+    return pairs.own(28.0 * pairs.history.count / ages)
+
+
+def _own_acceleration(pairs: Pairs) -> Floats:
+    """Log of the decayed count over what it would be had all purchases been spread evenly."""
+    ages = np.maximum((pairs.now_s - pairs.history.first_s) / DAY_S, 1.0)
+    days = pairs.half_life_days / np.log(2.0)
+    even = pairs.history.count * days * -np.expm1(-ages / days) / ages
+    return pairs.own(np.log(pairs.weights / np.maximum(even, 1e-6)))
 
 
 def _gap_mean(history: Histories) -> npt.NDArray[np.float64]:
@@ -216,9 +251,33 @@ def _group_weight(group: str) -> Callable[[Pairs], Floats]:
 
 def _group_days_since(group: str) -> Callable[[Pairs], Floats]:
     def days_since(pairs: Pairs) -> Floats:
-        return pairs.newest(group)
+        return pairs.smallest(group, pairs.ages_days)
 
     return days_since
+
+
+def _group_top(group: str) -> Callable[[Pairs], Floats]:
+    """Decayed count of the item that the user buys most in the candidate's group."""
+
+    def top(pairs: Pairs) -> Floats:
+        return -pairs.smallest(group, -pairs.weights)
+
+    return top
+
+
+def _group_due(group: str) -> Callable[[Pairs], Floats]:
+    """Days since the last purchase in the group over the mean days between two of them."""
+
+    def due(pairs: Pairs) -> Floats:
+        history = pairs.history
+        first_s = history.first_s.astype(np.float64)
+        days = pairs.smallest(group, pairs.ages_days)
+        span = (pairs.now_s - pairs.smallest(group, first_s)) / DAY_S - days
+        gaps = pairs.summed(group, history.count.astype(np.float64)) - 1.0
+        gap = np.where(gaps > 0, span / np.maximum(gaps, 1.0), np.nan)
+        return (days / np.maximum(gap, 0.5)).astype(np.float32)
+
+    return due
 
 
 def _share_of_group(group: str) -> Callable[[Pairs], Floats]:
@@ -245,12 +304,32 @@ def _price_to_usual(pairs: Pairs) -> Floats:
     return np.where(known, np.log(ratio), np.nan).astype(np.float32)
 
 
+def _history_new_share(pairs: Pairs) -> Floats:
+    """Share of the history's items that were first bought in the last 28 days."""
+    new = pairs.history.first_s >= pairs.now_s - 28 * DAY_S
+    return pairs.same(float(new.mean()) if len(new) else np.nan)
+
+
+def _history_once_share(pairs: Pairs) -> Floats:
+    """Share of the history's items that were bought once."""
+    once = pairs.history.count <= 1
+    return pairs.same(float(once.mean()) if len(once) else np.nan)
+
+
+def _history_concentration(pairs: Pairs) -> Floats:
+    """Sum of the squared shares of the decayed counts (Herfindahl): 1 is a single item."""
+    return pairs.same(float(((pairs.weights / max(pairs.total, 1e-9)) ** 2).sum()))
+
+
 _FUNCTIONS: dict[str, Callable[[Pairs], Floats]] = {
     "own_count": _own_count,
     "own_weight": _own_weight,
     "own_share": _own_share,
     "own_days_since": _own_days_since,
     "own_age": _own_age,
+    "own_place": _own_place,
+    "own_rate": _own_rate,
+    "own_acceleration": _own_acceleration,
     "own_gap_mean": _own_gap_mean,
     "own_gap_deviation": _own_gap_deviation,
     "own_due": _own_due,
@@ -266,7 +345,14 @@ _FUNCTIONS: dict[str, Callable[[Pairs], Floats]] = {
     "brand_share": _group_share("brand"),
     "brand_days_since": _group_days_since("brand"),
     "brand_subcategory_weight": _group_weight("brand_subcategory"),
+    "subcategory_top": _group_top("subcategory"),
+    "subcategory_due": _group_due("subcategory"),
+    "brand_subcategory_top": _group_top("brand_subcategory"),
+    "brand_subcategory_due": _group_due("brand_subcategory"),
     "price_to_usual": _price_to_usual,
+    "history_new_share": _history_new_share,
+    "history_once_share": _history_once_share,
+    "history_concentration": _history_concentration,
 }
 
 PAIR_FEATURES = tuple(

@@ -74,8 +74,8 @@ class UserState:
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> UserState:
-        """Read the lists of the view ``user_history``; null lists are an empty history."""
-        columns = [row.get(name) or [] for name in HISTORY_COLUMNS]
+        """Read the lists or arrays of the view ``user_history``; null ones are an empty history."""
+        columns = [_as_list(row.get(name)) for name in HISTORY_COLUMNS]
         if len({len(column) for column in columns}) != 1:
             lengths = {n: len(c) for n, c in zip(HISTORY_COLUMNS, columns, strict=True)}
             raise BadInput(f"The history lists must be equally long; got {lengths}.")
@@ -85,6 +85,13 @@ class UserState:
                 for item_id, count, weight, first_s, last_s, gap_sq in zip(*columns, strict=True)
             )
         )
+
+
+def _as_list(values: Any) -> list[Any]:
+    """Python values of a list or an array; null is empty."""
+    if values is None:
+        return []
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def fold(

@@ -103,6 +103,7 @@ def finish(
     edges = _edges(connection, config, staged, first, last)
     start = windows.snapshot_edges(first, last, edges, config.snapshot_days, config.zone)[0]
     counts = dict(staged.counts)
+    (config.folder / "dataset.json").unlink(missing_ok=True)  # nobody reads half of a change
     for table in ("events", "users", "items", "item_context"):
         target = config.folder / "canonical" / f"{table}.parquet"
         write_parquet(connection, _query(table, staged, start), target)
@@ -206,7 +207,7 @@ def _query(table: str, staged: Staged, start: datetime) -> str:
 def _events_query(user: str, item: str) -> str:
     """Equal lines summed: quantities add up, prices are means weighted by quantity."""
     weighted = {
-        column: f"sum({column} * quantity ORDER BY {column}, quantity)"
+        column: f"fsum({column} * quantity)"
         f" / sum(quantity) FILTER (WHERE {column} IS NOT NULL) AS {column}"
         for column in ("price", "list_price")
     }
@@ -214,7 +215,7 @@ def _events_query(user: str, item: str) -> str:
     return f"""
         SELECT {casts} FROM (
             SELECT user_id, item_id, event_type,
-                   date_trunc('second', event_timestamp) AS event_timestamp,
+                   to_timestamp(floor(epoch(event_timestamp))) AS event_timestamp,
                    sum(quantity) AS quantity, {weighted["price"]}, {weighted["list_price"]},
                    min(session_id) AS session_id
             FROM raw_events GROUP BY ALL)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from feature_repo.contract.errors import ShoprecError
+from feature_repo.jobs.clear_online import clear_online
 from feature_repo.jobs.config import JobConfig, TrainingSetConfig, load_config
 from feature_repo.jobs.feast_repo import feast_environment
 from feature_repo.jobs.ingest import ingest
@@ -21,6 +22,7 @@ COMMANDS = {
     "state": "canonical tables -> the Feast sources: user state and item activity",
     "training-set": "Feast's point-in-time rows: service=retrieval_v1|ranking_v1 "
     "kind=sessions|users cutoff=t0|t1|t2|t3|TIME [until=t1|...]",
+    "clear-online": "remove a data set's features from the online store",
     "feast-env": "print the variables that `feast -c feature_repo` needs for a data set",
 }
 EPILOG = """\
@@ -73,6 +75,8 @@ def _run(command: str, overrides: Sequence[str]) -> None:
             make_state(load_config(JobConfig, overrides))
         case "training-set":
             make_training_set(load_config(TrainingSetConfig, overrides))
+        case "clear-online":
+            clear_online(load_config(JobConfig, overrides).data.dataset())
         case _:
             _answer_environment(load_config(JobConfig, overrides))
 

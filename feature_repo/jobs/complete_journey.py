@@ -196,18 +196,21 @@ def _readable(value: str) -> str:
 def _stage_context(connection: duckdb.DuckDBPyConnection, config: DataConfig) -> None:
     """Promotions as shares of the stores a week; coupons while their campaign runs."""
     stores = row(connection, "SELECT count(DISTINCT store_id) FROM cj_promotions")[0]
-    share = f"count(DISTINCT store_id) FILTER (WHERE {{}} <> '0') / {stores}"
-    shares = f"""
-        SELECT product_id, week, {share.format("display_location")} AS display,
-               {share.format("mailer_location")} AS mailer
-        FROM cj_promotions GROUP BY ALL
-    """
     connection.execute(
         f"""
         CREATE TABLE raw_context AS
-        SELECT product_id AS item_id, {_week_start("week", config)} AS event_timestamp,
-               {_week_start("week + 1", config)} AS valid_until, kind, share
-        FROM (UNPIVOT ({shares}) ON display, mailer INTO NAME kind VALUE share) WHERE share > 0
+        WITH weeks AS ({_weeks(config)}),
+        in_stores AS (
+            SELECT product_id, week, store_id, bool_or(display_location <> '0') AS display,
+                   bool_or(mailer_location <> '0') AS mailer
+            FROM cj_promotions GROUP BY ALL),
+        shares AS (
+            SELECT product_id, week, count(*) FILTER (WHERE display) / {stores} AS display,
+                   count(*) FILTER (WHERE mailer) / {stores} AS mailer
+            FROM in_stores GROUP BY ALL)
+        SELECT product_id AS item_id, event_timestamp, valid_until, kind, share
+        FROM (UNPIVOT shares ON display, mailer INTO NAME kind VALUE share)
+        JOIN weeks USING (week) WHERE share > 0
         UNION ALL BY NAME
         SELECT product_id AS item_id, start_date AT TIME ZONE 'UTC' AS event_timestamp,
                (end_date + INTERVAL 1 DAY) AT TIME ZONE 'UTC' AS valid_until,
@@ -218,7 +221,12 @@ def _stage_context(connection: duckdb.DuckDBPyConnection, config: DataConfig) ->
     )
 
 
-def _week_start(week: str, config: DataConfig) -> str:
-    """Local midnight of the Monday that begins a week, as an SQL expression."""
-    monday = f"(DATE {text(FIRST_MONDAY)} + 7 * ({week} - 1)::INTEGER)::TIMESTAMP"
-    return f"({monday} AT TIME ZONE {text(config.timezone)})"
+def _weeks(config: DataConfig) -> str:
+    """Weeks 1 to 53: from local midnight of a Monday to that of the next, in UTC."""
+    monday = f"DATE {text(FIRST_MONDAY)} + 7 * (week - 1)::INTEGER"
+    zone = text(config.timezone)
+    return f"""
+        SELECT week, ({monday})::TIMESTAMP AT TIME ZONE {zone} AS event_timestamp,
+               ({monday} + 7)::TIMESTAMP AT TIME ZONE {zone} AS valid_until
+        FROM range(1, 54) AS listed(week)
+    """

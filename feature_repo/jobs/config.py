@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -245,17 +245,21 @@ def load_config(config_type: type[AnyConfig], overrides: Sequence[str]) -> AnyCo
 
 
 def _explain(error: Exception, config_type: type[JobConfig]) -> str:
-    reason = str(error.__cause__ or error).splitlines()[0]
-    known = [item.name for item in fields(config_type) if item.name != "defaults"]
-    data = [item.name for item in fields(DataConfig)]
-    options = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
-    return (
-        f"The settings do not hold: {str(error).splitlines()[0]} ({reason}). "
-        f"Settings are {', '.join(known)}; of data: {', '.join(data)}; "
-        f"data sets: {', '.join(options)}."
-    )
-
-
-def utc_text(time: datetime) -> str:
-    """A time as an SQL literal, ``2017-11-27 05:00:00+00:00``."""
-    return time.isoformat(sep=" ")
+    """Say which setting is wrong, and what there is."""
+    reason = str(error.__cause__ or error).splitlines()[0].strip()
+    missing = re.search(r"missing mandatory value: (\w+)", reason)
+    if missing is not None:
+        return f"The setting {missing[1]} is missing; give {missing[1]}=VALUE."
+    if isinstance(error, MissingConfigException):
+        found = ", ".join(sorted(path.stem for path in (CONF / "data").glob("*.yaml")))
+        missing_name = reason.rpartition("data/")[2].rstrip("'")
+        return (
+            f"There is no data set {missing_name!r} in conf/data; there are {found}. "
+            "Add your own as conf/data/NAME.yaml."
+        )
+    if "not in" in reason:
+        mine = ", ".join(item.name for item in fields(config_type) if item.name != "defaults")
+        data = ", ".join(item.name for item in fields(DataConfig))
+        return f"There is no such setting: {reason}. There are {mine}; of data: {data}."
+    first = str(error).splitlines()[0]
+    return first if first == reason else f"{first}: {reason}."

@@ -51,12 +51,11 @@ def write_settings(dataset: Dataset) -> None:
 
 def feast_environment(dataset: Dataset) -> dict[str, str]:
     """The variables with which ``feast -c feature_repo`` works on this data set."""
+    present = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return {
         DATASET_VARIABLE: str(dataset.root.resolve() / "dataset.json"),
         SETTINGS_VARIABLE: str(settings_path(dataset).resolve()),
-        "PYTHONPATH": os.pathsep.join(
-            [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([str(REPOSITORY), *present])),
     }
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.contract.dataset import Dataset
-from feature_repo.jobs import complete_journey, parquet_shop
+from feature_repo.jobs import canonical, complete_journey, parquet_shop, shop_file, windows
 from feature_repo.jobs.canonical import finish
 from feature_repo.jobs.config import JobConfig, Source
 from feature_repo.jobs.database import connect
@@ -16,6 +16,7 @@ from feature_repo.jobs.stage import Stage
 
 log = logging.getLogger(__name__)
 
+CODE = (canonical, complete_journey, parquet_shop, shop_file, windows)
 OUTPUTS = ("events", "users", "items", "item_context")
 
 
@@ -27,7 +28,7 @@ def ingest(config: JobConfig, now: datetime) -> Dataset:
     """
     data = config.data
     outputs = [data.folder / "canonical" / f"{table}.parquet" for table in OUTPUTS]
-    stage = Stage("ingest", data.folder, source_files(config), data, outputs)
+    stage = Stage("ingest", data.folder, source_files(config), data, outputs, CODE)
     dataset_json = data.folder / "dataset.json"
     if not config.force and dataset_json.is_file() and stage.is_current():
         return data.dataset()

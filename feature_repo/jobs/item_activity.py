@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 PARTITION_EVENTS = 500_000
 """Events of one group of items: what bounds the memory."""
 
+WINDOW_DAYS = (7, 28, 56, 84)
+
 COLUMNS = {
     "buyers_total": "BIGINT",
     "buyers_28d": "BIGINT",
@@ -98,7 +100,7 @@ def _query(has_promotions: bool) -> str:
     return f"""
         WITH grid AS ({_GRID}), recent AS ({_RECENT}), promoted AS ({_PROMOTED}),
         snapshots AS (
-            SELECT item_id, edge - INTERVAL 1 MICROSECOND AS event_timestamp, {columns}
+            SELECT item_id, just_before AS event_timestamp, {columns}
             FROM (
                 SELECT grid.*, repeaters / buyers_total AS repeat_rate,
                        {_or_zero("buyers_28d")}, {_or_zero("buyers_7d")},
@@ -128,7 +130,7 @@ def _promotion(column: str, has_promotions: bool) -> str:
 
 
 _GRID = """
-    SELECT first_sales.item_id, edges.edge, first_sold_s,
+    SELECT first_sales.item_id, edges.edge, just_before, first_sold_s,
            sum(coalesce(first_purchases, 0)) OVER past AS buyers_total,
            sum(coalesce(second_purchases, 0)) OVER past AS repeaters
     FROM (
@@ -152,7 +154,7 @@ _RECENT = """
            count(*) FILTER (WHERE in_28d) AS purchases_28d,
            count(*) FILTER (WHERE in_28d AND nth = 1) AS first_buyers_28d,
            count(*) FILTER (WHERE in_56d AND NOT in_28d
-               AND (next_at IS NULL OR next_at >= edge - INTERVAL 28 DAY)) AS buyers_before,
+               AND (next_at IS NULL OR next_at >= edge_28d)) AS buyers_before,
            fsum(price * quantity) FILTER (WHERE in_28d)
                / sum(quantity) FILTER (WHERE in_28d AND price IS NOT NULL) AS price_28d,
            median(price) AS price_usual,
@@ -160,13 +162,12 @@ _RECENT = """
                / fsum(list_price * quantity)
                    FILTER (WHERE in_28d AND list_price > 0 AND price IS NOT NULL) AS discount_28d
     FROM (
-        SELECT item_purchases.*, edge,
-               bought_at >= edge - INTERVAL 7 DAY AS in_7d,
-               bought_at >= edge - INTERVAL 28 DAY AS in_28d,
-               bought_at >= edge - INTERVAL 56 DAY AS in_56d,
+        SELECT item_purchases.*, edge, edge_28d,
+               bought_at >= edge_7d AS in_7d, bought_at >= edge_28d AS in_28d,
+               bought_at >= edge_56d AS in_56d,
                next_at IS NULL OR next_at >= edge AS last_before_edge
         FROM item_purchases JOIN edges
-        ON edge > bought_at AND edge - INTERVAL 84 DAY <= bought_at)
+        ON edge > bought_at AND edge_84d <= bought_at)
     GROUP BY ALL
 """
 """The last 84 days before each edge. A buyer is counted at the last purchase before the edge."""

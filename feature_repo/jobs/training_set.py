@@ -29,7 +29,7 @@ from feature_repo.jobs.canonical import PURCHASE
 from feature_repo.jobs.config import SetKind, TrainingSetConfig
 from feature_repo.jobs.database import connect, parquet, row, text, write_parquet
 from feature_repo.jobs.stage import Stage
-from feature_repo.jobs.state import TIMESTAMP
+from feature_repo.jobs.user_history import TIMESTAMP
 
 if TYPE_CHECKING:
     from feast import FeatureStore

@@ -32,12 +32,12 @@ CHUNK_ITEMS = 1_000
 """Items whose similarities to all others are in memory at a time."""
 
 LABELS = {
-    "popular": "popular, all time",
-    "recent_popular": "popular, recent",
-    "own_frequency": "own frequency, decayed, then popular",
-    "item_knn": "item-kNN, cosine",
+    "popular": "popular",
+    "recent_popular": "recent popular",
+    "own_frequency": "own frequency",
+    "item_knn": "item-kNN",
     "ease": "EASE",
-    "ials": "iALS, recency-weighted",
+    "ials": "iALS",
 }
 """Name -> what it is called in a table; in the order of the table."""
 
@@ -278,7 +278,7 @@ def baseline_lists(
     window: Window, users: Mapping[Task, Ints], k: int, config: BaselineConfig
 ) -> dict[Task, dict[str, Ints]]:
     """Lists of every baseline for both tasks: task -> method -> [B, k] item rows."""
-    seen = window.seen()
+    seen = window.seen
     ever = popularity(window.train, len(window.items))
     latest = recent(window.train, window.cutoff_s, config.recent_days)
     lately = popularity(latest, len(window.items))

@@ -52,7 +52,7 @@ def _digest(dataset: Dataset, judged: Window, k: int, config: BaselineConfig) ->
         "window": [judged.cutoff.isoformat(), judged.until.isoformat()],
         "k": k,
         "config": asdict(config),
-        "code": [sha256_file(Path(module.__file__)) for module in (baselines, window)],
+        "code": [sha256_file(Path(str(module.__file__))) for module in (baselines, window)],
         "implicit": version("implicit"),
     }
     return sha256_text(json.dumps(value, sort_keys=True))[:16]

@@ -115,19 +115,19 @@ def load_config(overrides: Sequence[str]) -> EvaluateConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("_evaluate", overrides=[_rooted(text) for text in overrides])
+            composed = compose("_evaluate", overrides=[_allowed(text) for text in overrides])
+        if OmegaConf.is_missing(composed, "out"):
+            raise ConfigError("out=FOLDER is missing: say where evaluation.json shall go.")
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     assert isinstance(config, EvaluateConfig)
-    if OmegaConf.is_missing(composed, "out"):
-        raise ConfigError("out=FOLDER is missing: say where evaluation.json shall go.")
     return config
 
 
-def _rooted(override: str) -> str:
-    """``data.root`` is not in every YAML of conf/data: add it where it is given."""
-    return f"++{override}" if override.startswith("data.root=") else override
+def _allowed(override: str) -> str:
+    """Any setting of the data may be given: those that only ingest reads are passed over."""
+    return f"++{override}" if override.startswith("data.") else override
 
 
 def _explain(error: Exception) -> str:

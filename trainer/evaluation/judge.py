@@ -85,7 +85,7 @@ class Judge:
 
     def _buyers(self) -> tuple[Ints, int]:
         """Buyers of each item before the cut-off, and all who bought anything."""
-        seen = self.window.seen()
+        seen = self.window.seen
         buyers = np.asarray(seen.sum(axis=0)).ravel().astype(np.int64)
         return buyers, int((np.diff(seen.indptr) > 0).sum())
 

@@ -50,7 +50,7 @@ def _task(name: str, task: TaskResult, k: int) -> str:
 
 
 def _title(metric: str, k: int) -> str:
-    return f"{METRICS[metric]}@{k}" if metric in SHARES else METRICS[metric]
+    return METRICS[metric].format(k=k)
 
 
 def _best(task: TaskResult) -> dict[str, float]:
@@ -64,7 +64,7 @@ def _best(task: TaskResult) -> dict[str, float]:
 def _row(method: MethodResult, metrics: list[str], best: dict[str, float]) -> str:
     cells = [_cell(method, metric, best) for metric in metrics]
     label = f"**{method.label}**" if method.is_system else method.label
-    return f"| {label} | {' | '.join([*cells, f'{100 * method.coverage:.1f}%'])} |"
+    return f"| {label} | {' | '.join([*cells, percent(method.coverage)])} |"
 
 
 def _cell(method: MethodResult, metric: str, best: dict[str, float]) -> str:
@@ -74,7 +74,7 @@ def _cell(method: MethodResult, metric: str, best: dict[str, float]) -> str:
     if metric not in SHARES:
         return f"{estimate.mean:.2f}"
     text = decimal(estimate.mean)
-    if estimate.mean == best[metric]:
+    if text == decimal(best[metric]):
         text = f"**{text}**"
     return f"{text} {interval(estimate)}" if metric == "ndcg" else text
 
@@ -83,6 +83,11 @@ def decimal(value: float) -> str:
     """Three decimals without the leading zero: ``.412``, ``-.012``, ``1.000``."""
     text = f"{value:.3f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def percent(value: float) -> str:
+    """``11.7%``; two decimals below one per cent."""
+    return f"{100 * value:.1f}%" if value >= 0.01 else f"{100 * value:.2f}%"
 
 
 def interval(estimate: Estimate) -> str:
@@ -123,12 +128,13 @@ def _segments(name: str, evaluation: Evaluation) -> str:
 
 def _legend(evaluation: Evaluation) -> str:
     return (
+        "P: precision, R: recall, hit: share of the users with a relevant item in their list. "
         "Relevant are the distinct items bought in the window that were known before it (new: less "
         "those the user had bought); means are over the users with at least one, a user without a "
-        f"list counts zero. In brackets: 95% bootstrap intervals over users ({evaluation.samples:,} "
-        "samples). Serendipity: share of the places that are relevant and neither recently popular "
-        "nor often bought by the user. Novelty: bits, minus log2 of the share of users who bought "
-        "the item. Diversity: share of attributes in which two items of a list differ. Coverage: "
-        "share of the known items that stand in some list.\n\n"
+        "list counts zero. In brackets: 95% bootstrap intervals over users "
+        f"({evaluation.samples:,} samples). Serendipity: share of the places that are relevant and "
+        "neither recently popular nor often bought by the user. Novelty: bits, minus log2 of the "
+        "share of users who bought the item. Diversity: share of attributes in which two items of "
+        "a list differ. Coverage: share of the known items that stand in some list.\n\n"
         f"Made by `{evaluation.command}`."
     )

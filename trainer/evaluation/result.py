@@ -14,11 +14,11 @@ from ranking.metrics import Estimate
 FORMAT = 1
 
 METRICS = {
-    "ndcg": "NDCG",
-    "precision": "precision",
-    "recall": "recall",
-    "mrr": "MRR",
-    "hit_rate": "hit rate",
+    "ndcg": "NDCG@{k}",
+    "precision": "P@{k}",
+    "recall": "R@{k}",
+    "mrr": "MRR@{k}",
+    "hit_rate": "hit@{k}",
     "serendipity": "serendipity",
     "novelty": "novelty",
     "diversity": "diversity",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,7 @@ class Window:
         """The cut-off in epoch seconds."""
         return int(self.cutoff.timestamp())
 
+    @cached_property
     def seen(self) -> sp.csr_matrix:
         """[users.num_rows, items.num_rows] 1 where the user bought the item before."""
         matrix = self.train.matrix(len(self.users), len(self.items))
@@ -118,7 +120,7 @@ class Window:
             users = np.random.default_rng(seed).choice(users, max_users, replace=False)
             pairs = pairs[np.isin(pairs[:, 0], users)]
         if task is Task.NEW:
-            seen = np.asarray(self.seen()[pairs[:, 0], pairs[:, 1]]).ravel()
+            seen = np.asarray(self.seen[pairs[:, 0], pairs[:, 1]]).ravel()
             pairs = pairs[seen == 0]
         users, counts = np.unique(pairs[:, 0], return_counts=True)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
@@ -162,7 +164,9 @@ def _events_before(dataset: Dataset, until: datetime) -> pa.Table:
     path = dataset.canonical / "events.parquet"
     edge = pa.scalar(until, type=pa.timestamp("us", tz="UTC"))
     try:
-        return pq.read_table(path, columns=EVENT_COLUMNS, filters=pc.field("event_timestamp") < edge)
+        return pq.read_table(
+            path, columns=EVENT_COLUMNS, filters=pc.field("event_timestamp") < edge
+        )
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} is not the events of a data set: {error}") from error
 

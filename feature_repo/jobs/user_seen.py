@@ -1,0 +1,55 @@
+"""Everything that each user bought, for lists of items that are new to the user.
+
+The history keeps the last ``history_items`` distinct items; leaving out what was seen needs more
+of them, and of each only its id. A row exists for the edges of the data set's windows and its end.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from feature_repo.contract.dataset import Dataset, IdType
+from feature_repo.jobs.database import table, text
+
+SEEN_ITEMS = 2_000
+"""Most distinct items that are remembered of one user."""
+
+VIEW = "user_seen"
+
+
+def seen_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
+    """The columns of ``user_seen.parquet``; most recently bought items first."""
+    types = {IdType.INT64: pa.int64(), IdType.STRING: pa.string()}
+    return pa.schema(
+        {
+            "user_id": types[user_id],
+            "event_timestamp": pa.timestamp("us", tz="UTC"),
+            "seen_item_id": pa.list_(types[item_id]),
+        }
+    )
+
+
+def seen_items(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: pa.Schema
+) -> pa.Table:
+    """The seen items of the staged ``purchases``' users, one row a user and edge.
+
+    ``event_timestamp`` is the user's last purchase before the edge; a user without one between
+    two edges has one row for both.
+    """
+    edges = ", ".join(f"({text(edge)}::TIMESTAMPTZ)" for edge in (*dataset.edges, dataset.end))
+    query = f"""
+        WITH stops AS (SELECT epoch(edge) AS stop_s FROM (VALUES {edges}) t(edge)),
+        last AS (
+            SELECT user_id, stop_s, item_id, max(time_s) AS last_s
+            FROM purchases JOIN stops ON time_s < stop_s GROUP BY ALL),
+        seen AS (
+            SELECT user_id, stop_s, max(last_s) AS seen_s,
+                   list(item_id ORDER BY last_s DESC, item_id)[:{SEEN_ITEMS}] AS seen_item_id
+            FROM last GROUP BY ALL)
+        SELECT user_id, make_timestamptz(seen_s * 1000000) AS event_timestamp,
+               any_value(seen_item_id) AS seen_item_id
+        FROM seen GROUP BY ALL ORDER BY user_id, event_timestamp
+    """
+    return table(connection, query).cast(schema)

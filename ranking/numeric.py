@@ -1,0 +1,156 @@
+"""Numbers as a network reads them: buckets, and scores that are spread like a bell.
+
+N candidates, F columns, G grid points. A column's values enter twice: as the row of a table, which
+lets the network treat every range on its own, and as a number, which tells values of one bucket
+apart (the ten items that a user buys most all lie in the last one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.contract.artifacts import read_json, write_json
+from feature_repo.contract.encoding import Quantiles
+from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.schema import Feature
+
+Codes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+GRID = 256
+"""Quantiles between which normal scores are interpolated."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The numeric columns of N candidates, encoded."""
+
+    codes: Codes
+    """[N, F] buckets: 0 where missing, else 1 + the number of cut points below the value."""
+    scores: Floats
+    """[N, F] normal scores: the value's quantile under a normal distribution; 0 where missing."""
+
+    def take(self, index: Ints | slice) -> Columns:
+        """Some candidates."""
+        return Columns(self.codes[index], self.scores[index])
+
+    @staticmethod
+    def joined(parts: Sequence[Columns]) -> Columns:
+        """The candidates of all parts."""
+        codes = np.concatenate([part.codes for part in parts])
+        return Columns(codes, np.concatenate([part.scores for part in parts]))
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """One column's map from values to normal scores, linear between its points."""
+
+    values: Floats
+    """[G] rising quantiles of the fitted values, from the least to the greatest."""
+    scores: Floats
+    """[G] rising; of equal quantiles the mean."""
+
+    @staticmethod
+    def fit(values: Floats) -> NormalScores:
+        """Of the finite values; without any, every score is 0."""
+        finite = values[np.isfinite(values)].astype(np.float64)
+        if not len(finite):
+            return NormalScores(np.zeros(1, np.float32), np.zeros(1, np.float32))
+        places = (np.arange(GRID) + 0.5) / GRID
+        points = np.quantile(finite, np.linspace(0.0, 1.0, GRID)).astype(np.float32)
+        normal = np.array([NormalDist().inv_cdf(place) for place in places])
+        distinct, inverse = np.unique(points, return_inverse=True)
+        means = np.bincount(inverse, normal) / np.bincount(inverse)
+        return NormalScores(distinct, means.astype(np.float32))
+
+    def of(self, values: Floats) -> Floats:
+        """[N] scores; 0 where missing."""
+        scores = np.interp(values, self.values, self.scores)
+        return np.where(np.isnan(values), 0.0, scores).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NumericEncoder:
+    """Buckets and normal scores of all columns."""
+
+    quantiles: Quantiles
+    """Cut points by column, in the matrix's order."""
+    normal: Mapping[str, NormalScores]
+    """By column, likewise."""
+
+    @staticmethod
+    def fit(features: tuple[Feature, ...], values_NF: Floats) -> NumericEncoder:
+        """Cut each column at the quantiles of its finite values."""
+        columns = {f.name: values_NF[:, i] for i, f in enumerate(features)}
+        return NumericEncoder(
+            Quantiles.fit(columns, {f.name: f.buckets for f in features}),
+            {name: NormalScores.fit(values) for name, values in columns.items()},
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.quantiles.edges)
+
+    def require_columns(self, features: tuple[Feature, ...]) -> None:
+        """Check that these are the columns that the cut points were found on.
+
+        Raises:
+            ArtifactError: they are not; the differing names are given.
+        """
+        names = [f.name for f in features]
+        if names != self.names:
+            differing = sorted(set(names) ^ set(self.names)) or "their order"
+            raise ArtifactError(
+                f"The ranker was trained on other columns or sources: {differing} differ. "
+                "Train it again on candidates of this retriever."
+            )
+
+    def encode(self, values_NF: Floats) -> Columns:
+        """Encode a matrix of these columns."""
+        codes = np.empty(values_NF.shape, dtype=np.uint8)
+        scores = np.empty(values_NF.shape, dtype=np.float32)
+        for index, (name, cuts) in enumerate(self.quantiles.edges.items()):
+            codes[:, index] = np.searchsorted(cuts, values_NF[:, index], side="left") + 1
+            scores[:, index] = self.normal[name].of(values_NF[:, index])
+        codes[np.isnan(values_NF)] = 0
+        return Columns(codes, scores)
+
+    def save(self, path: Path) -> None:
+        """Write the cut points and grids as JSON."""
+        columns = [
+            {
+                "name": name,
+                "cuts": cuts.tolist(),
+                "values": self.normal[name].values.tolist(),
+                "scores": self.normal[name].scores.tolist(),
+            }
+            for name, cuts in self.quantiles.edges.items()
+        ]
+        write_json(path, {"format": 1, "columns": columns})
+
+    @staticmethod
+    def load(path: Path) -> NumericEncoder:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ArtifactError: the file is missing or of another format.
+        """
+        saved = read_json(path)
+        if not isinstance(saved, dict) or saved.get("format") != 1:
+            raise ArtifactError(f"{path} does not hold cut points of format 1; train again.")
+        edges, normal = {}, {}
+        for column in saved["columns"]:
+            cuts, values, scores = (
+                np.array(column[key], dtype=np.float32) for key in ("cuts", "values", "scores")
+            )
+            edges[column["name"]] = cuts
+            normal[column["name"]] = NormalScores(values, scores)
+        return NumericEncoder(Quantiles(edges), normal)

@@ -1,0 +1,138 @@
+"""The numeric columns of candidates."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_repo.contract.pairs import PAIR_FEATURES, pair_values
+from ranking.features import (
+    Requests,
+    numeric_features,
+    numeric_matrix,
+)
+from ranking.items import ItemSide
+from tests.ranking import shop
+
+
+@pytest.fixture(scope="module")
+def requests() -> Requests:
+    rows = shop.user_rows()
+    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), shop.encoder())
+    now_s = np.full(len(rows), shop.NOW_S)
+    return Requests.of(rows, shop.candidates(rows), now_s, side, shop.SCHEMA)
+
+
+def column(requests: Requests, name: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    names = [feature.name for feature in numeric_features(shop.SOURCES)]
+    found: np.ndarray[tuple[int], np.dtype[np.float32]]
+    found = numeric_matrix(requests)[:, names.index(name)]
+    return found
+
+
+def test_columns_are_pair_features_then_sources_then_what_follows_from_them() -> None:
+    names = [feature.name for feature in numeric_features(("a", "b"))]
+
+    assert names[: len(PAIR_FEATURES)] == [feature.name for feature in PAIR_FEATURES]
+    assert names[len(PAIR_FEATURES) :][:4] == ["a_score", "a_rank", "b_score", "b_rank"]
+    assert len(set(names)) == len(names)
+
+
+def test_the_matrix_has_a_row_a_candidate_and_a_column_a_feature(requests: Requests) -> None:
+    shape = (len(requests.candidates.item_row), len(numeric_features(shop.SOURCES)))
+
+    assert numeric_matrix(requests).shape == shape
+    assert numeric_matrix(requests).dtype == np.float32
+
+
+def test_pair_features_are_those_of_each_candidates_own_user(requests: Requests) -> None:
+    user = 7
+    mine = requests.candidates.slice_of(user)
+
+    expected = pair_values(
+        requests.histories.of(user),
+        requests.candidates.item_row[mine],
+        requests.items.catalogue,
+        shop.NOW_S,
+    )
+
+    np.testing.assert_array_equal(numeric_matrix(requests)[mine, : len(PAIR_FEATURES)], expected)
+
+
+def test_sources_are_copied_with_missing_values(requests: Requests) -> None:
+    candidates = requests.candidates
+
+    np.testing.assert_array_equal(column(requests, "popular_score"), candidates.score[:, 1])
+    np.testing.assert_array_equal(column(requests, "buy_again_rank"), candidates.rank[:, 0])
+
+
+def test_sources_are_counted_and_their_ranks_summed_up(requests: Requests) -> None:
+    rank = requests.candidates.rank
+    both = np.flatnonzero(~np.isnan(rank).any(axis=1))[0]
+    one = np.flatnonzero(np.isnan(rank[:, 0]))[0]
+
+    assert column(requests, "num_sources")[[both, one]].tolist() == [2, 1]
+    assert column(requests, "best_rank")[both] == min(rank[both])
+    assert column(requests, "mean_reciprocal_rank")[[both, one]] == pytest.approx(
+        [(1 / (10 + rank[both, 0]) + 1 / (10 + rank[both, 1])) / 2, 1 / (10 + rank[one, 1]) / 2]
+    )
+
+
+def test_visits_are_carried_from_the_last_event_to_now(requests: Requests) -> None:
+    rows = shop.user_rows()
+    place = int(np.flatnonzero(~np.isnan(requests.pairs["own_weight"]))[0])
+    user = int(requests.user_of[place])
+    days = (shop.NOW_S - rows["last_event_s"][user].as_py()) / 86_400
+    visits = rows["sessions_decayed"][user].as_py() * 2 ** (-days / 56)
+
+    assert column(requests, "own_share_of_visits")[place] == pytest.approx(
+        requests.pairs["own_weight"][place] / visits, rel=1e-5
+    )
+    assert column(requests, "visits_since")[place] == pytest.approx(
+        requests.pairs["own_days_since"][place] * visits * log(2) / 56, rel=1e-5
+    )
+
+
+def test_a_feature_that_the_shop_lacks_is_missing() -> None:
+    rows = shop.user_rows()
+    schema = shop.SCHEMA
+    without = type(schema)("s", tuple(f for f in schema.features if f.name != "sessions_decayed"))
+    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), shop.encoder())
+    now_s = np.full(len(rows), shop.NOW_S)
+
+    found = Requests.of(rows, shop.candidates(rows), now_s, side, without)
+
+    assert np.isnan(column(found, "own_share_of_visits")).all()
+
+
+def test_requests_without_candidates_have_an_empty_matrix() -> None:
+    rows = shop.user_rows().slice(0, 0)
+    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), shop.encoder())
+
+    found = Requests.of(rows, shop.candidates(rows), np.zeros(0, np.int64), side, shop.SCHEMA)
+
+    assert numeric_matrix(found).shape == (0, len(numeric_features(shop.SOURCES)))
+
+
+def test_candidates_find_their_item_row_by_id_not_by_order() -> None:
+    rows = shop.item_rows()
+    shuffled = rows.take(pa.array(np.random.default_rng(0).permutation(len(rows))))
+    vocabulary, encoder = shop.vocabulary(), shop.encoder()
+
+    first = ItemSide.of(rows, vocabulary, encoder)
+    second = ItemSide.of(shuffled, vocabulary, encoder)
+
+    np.testing.assert_array_equal(
+        first.values["buyers_28d"][first.place], second.values["buyers_28d"][second.place]
+    )
+
+
+def test_an_item_without_a_row_is_the_unknown_item() -> None:
+    side = ItemSide.of(shop.item_rows(30), shop.vocabulary(), shop.encoder())
+
+    assert side.place[[0, 31, 40]].tolist() == [0, 0, 0]
+    assert np.isnan(side.values["buyers_28d"][0])
+    assert side.encoded.bags["item_id"].values[0] == 0

@@ -1,0 +1,184 @@
+"""A saved ranker scores as the network in memory, and refuses what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from feature_repo.contract.artifacts import read_json, write_json, write_manifest
+from feature_repo.contract.dataset import IdType
+from feature_repo.contract.encoding import Encoded
+from feature_repo.contract.errors import ArtifactError, BadInput
+from feature_repo.contract.schema import Entity
+from feature_repo.contract.tables import Tables, feature_tables
+from feature_repo.contract.vocabulary import Vocabulary
+from ranking.features import Requests, numeric_features, numeric_matrix
+from ranking.inputs import InputEncoder
+from ranking.items import ItemSide
+from ranking.numeric import NumericEncoder
+from ranking.scorer import Scorer, write_network
+from ranking.wide_deep import WideDeep, WideDeepConfig, side_by_side
+from tests.ranking import shop
+
+CONFIG = WideDeepConfig(
+    id_dim=4,
+    feature_dim=4,
+    bucket_dim=4,
+    hidden=[8, 4],
+    crosses=[["own_weight", "own_due"], ["segment", "brand"], ["own_count", "segment", "category"]],
+    max_cross_rows=200,
+)
+
+
+def make_ranker(folder: Path) -> tuple[InputEncoder, WideDeep, Tables]:
+    """Write a bundle of random weights."""
+    random = np.random.default_rng(5)
+    torch.manual_seed(5)
+    encoder = shop.encoder()
+    rows = shop.user_rows()
+    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), encoder)
+    now_s = np.full(len(rows), shop.NOW_S)
+    requests = Requests.of(rows, shop.candidates(rows), now_s, side, shop.SCHEMA)
+    numeric = NumericEncoder.fit(numeric_features(shop.SOURCES), numeric_matrix(requests))
+    inputs = InputEncoder.of(encoder, numeric, CONFIG, shop.SOURCES, 56.0)
+    specs = encoder.tables()
+    tables = Tables(
+        {s.name: random.normal(size=(s.num_rows, 4)).astype(np.float32) for s in specs},
+        feature_tables(specs),
+    )
+    widths = inputs.widths(CONFIG.without, dict.fromkeys(tables.table_of, 4))
+    model = WideDeep(CONFIG, widths).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder.mkdir()
+    tables.save(folder / "tables")
+    write_network(folder, inputs, CONFIG, widths, model)
+    write_manifest(folder, "ranker", {"sources": list(shop.SOURCES), "half_life_days": 56.0})
+    return inputs, model, tables
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, InputEncoder, WideDeep, Tables]:
+    folder = tmp_path_factory.mktemp("ranker") / "bundle"
+    return folder, *make_ranker(folder)
+
+
+Bundle = tuple[Path, InputEncoder, WideDeep, Tables]
+
+
+def by_hand(bundle: Bundle, user: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Scores of one user's candidates, with all of each candidate's inputs side by side."""
+    _, inputs, model, tables = bundle
+    rows = shop.user_rows().slice(user, 1)
+    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), inputs.encoder)
+    requests = Requests.of(rows, shop.candidates(rows), np.array([shop.NOW_S]), side, shop.SCHEMA)
+    encoded = inputs.encode(rows, requests)
+    items = side.encoded.take(encoded.item_of)
+
+    def pooled(entity: Entity, examples: Encoded) -> torch.Tensor:
+        keys = inputs.keys(entity, CONFIG.without)
+        vectors = {k: torch.from_numpy(tables.pooled(k, examples.bags[k])) for k in keys}
+        return side_by_side(vectors, torch.from_numpy(examples.dense), keys)
+
+    users = pooled(Entity.USER, encoded.users).expand(len(items), -1)
+    every = np.arange(len(items))
+    pairs = inputs.pair_inputs(encoded.users, items, 0 * every, every, encoded.columns)
+    buckets = model.buckets(pairs.codes + model.offsets).flatten(1)
+    layers = (model.user_layer, model.item_layer, model.pair_layer)
+    weight = torch.cat([layer.weight for layer in layers], dim=1)
+    features = torch.cat([users, pooled(Entity.ITEM, items), buckets, pairs.scores], dim=1)
+    deep = model.rest(features @ weight.T + model.user_layer.bias).squeeze(1)
+    wide = model.wide.weight[pairs.wide].sum(dim=(1, 2))
+    found: np.ndarray[tuple[int], np.dtype[np.float32]] = (deep + wide).detach().numpy()
+    return found
+
+
+def test_a_score_is_one_network_over_all_inputs_plus_the_wide_sum(bundle: Bundle) -> None:
+    rows = shop.user_rows()
+    candidates = shop.candidates(rows)
+
+    scores = Scorer.load(bundle[0], shop.item_rows()).score(rows, candidates, shop.vocabulary())
+
+    for user in (0, 3, shop.NUM_USERS - 1):
+        np.testing.assert_allclose(
+            scores[candidates.slice_of(user)], by_hand(bundle, user), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_scores_do_not_depend_on_the_other_requests_of_a_batch(bundle: Bundle) -> None:
+    scorer, rows = Scorer.load(bundle[0], shop.item_rows()), shop.user_rows()
+    together = scorer.score(rows, shop.candidates(rows), shop.vocabulary())
+
+    alone = [
+        scorer.score(row, shop.candidates(row), shop.vocabulary())
+        for row in (rows.slice(user, 1) for user in range(len(rows)))
+    ]
+
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_scores_follow_items_through_another_vocabulary(bundle: Bundle) -> None:
+    scorer, rows = Scorer.load(bundle[0], shop.item_rows()), shop.user_rows()
+    candidates, vocabulary = shop.candidates(rows), shop.vocabulary()
+    ids = np.array(vocabulary.ids_of(candidates.item_row))
+    more = Vocabulary.build(pa.array([1, 2, *range(100, 140)]), IdType.INT64)
+    renamed = replace(candidates, item_row=more.rows(pa.array(ids)))
+
+    scores = scorer.score(rows, candidates, vocabulary)
+
+    np.testing.assert_allclose(scores, scorer.score(rows, renamed, more), rtol=1e-5, atol=1e-6)
+
+
+def test_items_that_are_not_in_the_catalogue_are_scored_as_unknown(bundle: Bundle) -> None:
+    rows = shop.user_rows()
+    scorer = Scorer.load(bundle[0], shop.item_rows(3))
+
+    assert np.isfinite(scorer.score(rows, shop.candidates(rows), shop.vocabulary())).all()
+
+
+def test_nobody_gets_no_scores(bundle: Bundle) -> None:
+    rows = shop.user_rows().slice(0, 0)
+    scorer = Scorer.load(bundle[0], shop.item_rows())
+
+    assert scorer.score(rows, shop.candidates(rows), shop.vocabulary()).shape == (0,)
+
+
+def test_candidates_of_other_sources_are_refused(bundle: Bundle) -> None:
+    scorer, rows = Scorer.load(bundle[0], shop.item_rows()), shop.user_rows()
+    candidates = replace(shop.candidates(rows), sources=("buy_again", "ann"))
+
+    with pytest.raises(BadInput, match=r"from \['buy_again', 'ann'\].*'popular'"):
+        scorer.score(rows, candidates, shop.vocabulary())
+
+
+def test_candidates_of_other_users_are_refused(bundle: Bundle) -> None:
+    scorer, rows = Scorer.load(bundle[0], shop.item_rows()), shop.user_rows()
+
+    with pytest.raises(BadInput, match="23 user rows for 24 requests"):
+        scorer.score(rows.slice(1), shop.candidates(rows), shop.vocabulary())
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    make_ranker(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "ranker.json"
+    path.write_text(path.read_text().replace('"dropout": 0.1', '"dropout": 0.2'))
+
+    with pytest.raises(ArtifactError, match=r"ranker\.json does not match its hash"):
+        Scorer.load(tmp_path / "bundle", shop.item_rows())
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    make_ranker(folder)
+    saved = read_json(folder / "ranker.json")
+    saved["config"]["hidden"] = [8, 5]
+    write_json(folder / "ranker.json", saved)
+    write_manifest(folder, "ranker", {"sources": list(shop.SOURCES), "half_life_days": 56.0})
+
+    with pytest.raises(ArtifactError, match="does not hold this ranker's weights"):
+        Scorer.load(folder, shop.item_rows())

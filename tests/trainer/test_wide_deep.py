@@ -1,0 +1,320 @@
+"""Training the ranker: rows, batches, loss, and parity of the trained and the exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from feature_repo.contract.artifacts import read_manifest
+from feature_repo.contract.dataset import Clock, Dataset, IdType, parse_time
+from feature_repo.contract.errors import ConfigError
+from ranking.features import numeric_matrix
+from ranking.inputs import InputEncoder
+from ranking.scorer import Scorer
+from ranking.wide_deep import WideDeepConfig
+from tests.ranking import shop
+from trainer.config import LoopConfig, OptimizerConfig, RunConfig, ShardingConfig
+from trainer.distributed import Device, Process, process_group
+from trainer.ranker_rows import (
+    Rows,
+    Window,
+    balanced_rows,
+    encode_windows,
+    joined,
+    labelled,
+    targets_of,
+)
+from trainer.runs import Run
+from trainer.wide_deep import (
+    WideDeepTask,
+    hits_of,
+    listwise_loss,
+    make_batch,
+    sampled,
+    write_bundle,
+)
+from trainer.wide_deep_config import WideDeepModelConfig
+
+EDGES = ("2020-08-01", "2020-08-15", "2020-09-13", "2020-10-15")
+NETWORK = WideDeepConfig(
+    id_dim=4,
+    feature_dim=4,
+    bucket_dim=4,
+    hidden=[16, 8],
+    without=[],
+    crosses=[["own_weight", "own_due"], ["segment", "brand"]],
+    max_cross_rows=50,
+)
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    with process_group(Device.cpu) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    edges = tuple(parse_time(edge) for edge in EDGES)
+    assert len(edges) == 4
+    return Dataset(
+        name="shop",
+        root=tmp_path_factory.mktemp("data"),
+        user_id=IdType.INT64,
+        item_id=IdType.INT64,
+        clock=Clock.AS_OF,
+        start=edges[0],
+        end=edges[3],
+        edges=edges,
+    )
+
+
+def make_window(num_users: int = shop.NUM_USERS) -> Window:
+    users = shop.user_rows(num_users)
+    candidates = shop.candidates(users)
+    labels, counts = labelled(candidates, targets_of(users, shop.vocabulary()))
+    return Window(
+        users, shop.item_rows(), shop.SCHEMA, shop.vocabulary(), candidates, labels, counts
+    )
+
+
+@pytest.fixture(scope="module")
+def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
+    return encode_windows([make_window()], NETWORK, dataset)
+
+
+def config(dataset: Dataset, **settings: object) -> RunConfig:
+    dataset.save()
+    model = WideDeepModelConfig(network=NETWORK, negatives=5)
+    made = RunConfig(
+        experiment="test",
+        cutoff="t2",
+        data={"name": dataset.name, "root": str(dataset.root)},
+        model=model,
+        optimizer=OptimizerConfig(dense_lr=0.01, table_lr=0.1),
+        trainer=LoopConfig(epochs=3, batch_size=4),
+        sharding=ShardingConfig(device=Device.cpu),
+    )
+    return replace(made, **settings)  # type: ignore[arg-type]
+
+
+def make_task(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, **model: object
+) -> WideDeepTask:
+    inputs, rows = encoded
+    made = config(dataset)
+    assert isinstance(made.model, WideDeepModelConfig)
+    settings = replace(made.model, **model)  # type: ignore[arg-type]
+    return WideDeepTask(made, settings, inputs, rows, process, judged=rows)
+
+
+def test_the_exported_ranker_scores_as_the_trained_one(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+) -> None:
+    made, task = config(dataset), make_task(dataset, encoded, process)
+    run = Run(tmp_path, {}, process)
+    before = task.evaluate()
+    after = task.trainer(run, made).train()
+    write_bundle(task, tmp_path / "ranker", made, dataset)
+    window = make_window()
+
+    scores = Scorer.load(tmp_path / "ranker", window.item_rows).score(
+        window.user_rows, window.candidates, window.vocabulary
+    )
+
+    task.dense.eval()
+    np.testing.assert_allclose(scores, task.scores(encoded[1]), rtol=1e-4, atol=1e-4)
+    assert np.ptp(scores) > 0.1
+    assert after["ndcg@10"] > before["ndcg@10"]
+    about = read_manifest(tmp_path / "ranker", "ranker")
+    assert about["sources"] == list(shop.SOURCES)
+    assert about["cutoff"] == dataset.edges[2].isoformat()
+
+
+def test_the_same_seed_trains_the_same_ranker(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+) -> None:
+    made, scores = config(dataset), []
+    for name in ("first", "second"):
+        task = make_task(dataset, encoded, process)
+        (tmp_path / name).mkdir()
+        run = Run(tmp_path / name, {}, process)
+        task.trainer(run, made).train()
+        scores.append(task.scores(encoded[1]))
+
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_every_process_gets_as_many_batches_of_different_requests(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+) -> None:
+    task = make_task(dataset, encoded, process)
+    counts, users = [], set()
+    for rank in range(3):
+        task.process = replace(process, rank=rank, world_size=3)
+        batches = list(task.batches(epoch=0))
+        counts.append(len(batches))
+        assert len(batches) == task.num_batches()
+        users |= {int(row) for b in batches for row in b.users.bags["user_id"].values}
+
+    assert len(set(counts)) == 1
+    bought = np.bincount(encoded[1].inputs.user_of, encoded[1].labels)
+    assert len(users) == int((bought > 0).sum())
+
+
+def test_batches_of_an_epoch_are_the_same_when_asked_again(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+) -> None:
+    task = make_task(dataset, encoded, process)
+
+    first, again, other = (next(iter(task.batches(epoch))) for epoch in (4, 4, 5))
+
+    assert torch.equal(first.pairs.codes, again.pairs.codes)
+    assert not torch.equal(first.pairs.codes[:20], other.pairs.codes[:20])
+
+
+def test_a_batch_holds_its_users_own_candidates(encoded: tuple[InputEncoder, Rows]) -> None:
+    inputs, rows = encoded
+    users = np.array([3, 9])
+
+    batch = make_batch(rows, inputs, users, np.ones(len(rows.labels), dtype=np.bool_))
+
+    for place, user in enumerate(users):
+        mine = slice(int(rows.offsets[user]), int(rows.offsets[user + 1]))
+        part = batch.pairs.user_of.numpy() == place
+        np.testing.assert_array_equal(batch.pairs.codes[part], rows.inputs.columns.codes[mine])
+        np.testing.assert_array_equal(batch.labels[part], rows.labels[mine])
+        items = batch.items.bags["price"].values[batch.pairs.item_of.numpy()[part]]
+        expected = rows.items.bags["price"].values[rows.inputs.item_of[mine]]
+        np.testing.assert_array_equal(items, expected)
+
+
+def test_a_sample_keeps_what_was_bought_and_some_of_the_rest(
+    encoded: tuple[InputEncoder, Rows],
+) -> None:
+    rows = encoded[1]
+
+    kept = sampled(rows, 3, np.random.default_rng(0))
+
+    assert kept[rows.labels].all()
+    others = np.bincount(rows.inputs.user_of, kept & ~rows.labels, minlength=len(rows))
+    there = np.bincount(rows.inputs.user_of, ~rows.labels, minlength=len(rows))
+    np.testing.assert_array_equal(others, np.minimum(there, 3))
+
+
+def test_the_loss_is_the_cross_entropy_of_each_requests_softmax() -> None:
+    logits = torch.tensor([1.0, 2.0, 0.0, 3.0, 1.0])
+    labels = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0])
+    user_of = torch.tensor([0, 0, 0, 1, 1])
+    first = log(exp(1) + exp(2) + exp(0))
+    second = log(exp(3) + exp(1))
+    requests = (first - 1 + first - 0) / 2, second - 3
+
+    alike = listwise_loss(logits, labels, user_of, 2, balance=0.0)
+    by_purchase = listwise_loss(logits, labels, user_of, 2, balance=1.0)
+
+    assert alike.item() == pytest.approx(sum(requests) / 2, rel=1e-6)
+    assert by_purchase.item() == pytest.approx((2 * requests[0] + requests[1]) / 3, rel=1e-6)
+
+
+def test_a_request_without_a_purchase_adds_nothing_to_the_loss() -> None:
+    logits = torch.tensor([1.0, 2.0, 5.0], requires_grad=True)
+
+    loss = listwise_loss(logits, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0, 0, 1]), 2)
+    loss.backward()
+
+    assert loss.item() == pytest.approx(log(exp(1) + exp(2)) - 1)
+    assert logits.grad is not None
+    assert logits.grad[2] == 0
+
+
+def test_hits_follow_the_scores_of_each_request(encoded: tuple[InputEncoder, Rows]) -> None:
+    rows = encoded[1]
+
+    best = hits_of(rows, rows.labels.astype(np.float32), 3)
+
+    bought = np.bincount(rows.inputs.user_of, rows.labels, minlength=len(rows)).astype(int)
+    np.testing.assert_array_equal(best.sum(axis=1), np.minimum(bought, 3))
+    assert (np.diff(best.astype(int), axis=1) <= 0).all()
+
+
+def test_windows_are_joined_one_after_the_other(dataset: Dataset) -> None:
+    first, second = make_window(), make_window(7)
+
+    inputs, rows = encode_windows([first, second], NETWORK, dataset)
+
+    assert len(rows) == shop.NUM_USERS + 7
+    alone = second.encode(inputs)
+    mine = slice(int(rows.offsets[shop.NUM_USERS]), int(rows.offsets[-1]))
+    np.testing.assert_array_equal(rows.labels[mine], alone.labels)
+    np.testing.assert_array_equal(rows.inputs.columns.codes[mine], alone.inputs.columns.codes)
+    np.testing.assert_array_equal(
+        rows.items.bags["brand"].values[rows.inputs.item_of[mine]],
+        alone.items.bags["brand"].values[alone.inputs.item_of],
+    )
+
+
+def test_windows_of_other_sources_are_refused(dataset: Dataset) -> None:
+    window = make_window()
+    other = replace(window, candidates=replace(window.candidates, sources=("ann", "popular")))
+
+    with pytest.raises(ConfigError, match="same sources"):
+        encode_windows([window, other], NETWORK, dataset)
+
+
+def test_candidates_of_chunks_are_those_of_all_at_once() -> None:
+    users = shop.user_rows()
+    parts = [shop.candidates(users.slice(start, 10)) for start in range(0, len(users), 10)]
+
+    found, expected = joined(parts), shop.candidates(users)
+
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    np.testing.assert_array_equal(found.item_row, expected.item_row)
+    np.testing.assert_array_equal(found.rank, expected.rank)
+
+
+def test_targets_leave_out_what_was_seen() -> None:
+    users = shop.user_rows()
+    every = targets_of(users, shop.vocabulary())
+
+    new = targets_of(users, shop.vocabulary(), seen=[rows[:1] for rows in every])
+
+    assert [rows.tolist() for rows in new] == [rows[1:].tolist() for rows in every]
+
+
+def test_cut_points_are_found_on_as_many_bought_as_other_candidates() -> None:
+    labels = np.zeros(100, dtype=np.bool_)
+    labels[[5, 50, 98]] = True
+
+    found = balanced_rows(labels)
+
+    assert found[:3].tolist() == [5, 50, 98]
+    assert len(found) == 6
+    assert not labels[found[3:]].any()
+
+
+def test_the_wide_side_reads_the_numeric_matrix_of_the_trained_columns(
+    encoded: tuple[InputEncoder, Rows],
+) -> None:
+    inputs, rows = encoded
+    window = make_window()
+    values = numeric_matrix(window.requests(inputs.encoder, 56.0))
+
+    assert values.shape == rows.inputs.columns.codes.shape
+    assert inputs.numeric.names[0] == "own_count"
+    assert inputs.crosses.crosses[-1].features == ("segment", "brand")
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no loss"):
+        WideDeepModelConfig(listwise=0.0, pointwise=0.0)
+    with pytest.raises(ConfigError, match="item_dropout"):
+        WideDeepModelConfig(item_dropout=1.0)
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        WideDeepConfig(bucket_dim=6)

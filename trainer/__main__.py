@@ -1,0 +1,105 @@
+"""Train a model: ``python -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from feature_repo.contract.errors import ShoprecError
+from trainer.config import RunConfig, choices, compose
+from trainer.distributed import process_group, set_up_logging
+from trainer.model_config import ModelConfig, TwoTowerModelConfig
+from trainer.wide_deep_config import WideDeepModelConfig
+
+USAGE = """\
+Train a model on a training set, and write its run folder.
+
+  python -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
+  torchrun --nproc-per-node N -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
+
+  experiment  one of {experiments}
+  cutoff      t0, t1, t2, t3 (edges of the data set's windows) or an ISO time
+  data        one of {data}
+  model       one of {model}
+  index       one of {index}
+  debug       one of {debug}
+
+Examples:
+  python -m trainer experiment=complete_journey/two_tower cutoff=t1
+  python -m trainer experiment=two_tower data=parquet data.name=myshop cutoff=t1 trainer.epochs=5
+  python -m trainer experiment=complete_journey/two_tower cutoff=t1 debug=default
+
+The last line on stdout is the run's folder. Started again with the same settings, a finished run
+is found and an interrupted one goes on from its last checkpoint. A file STOP in the folder makes
+it write a checkpoint and end with exit code 75.
+
+Settings, with their values by default:
+"""
+
+
+def usage() -> str:
+    """The text of ``--help``."""
+    groups = {name: ", ".join(choices(name)) for name in ("data", "model", "index", "debug")}
+    experiments = ", ".join(choices("experiment"))
+    lines = [USAGE.format(experiments=experiments, **groups)]
+    lines += _settings(RunConfig, "", {"model", "data"})
+    for kind, model in (("two_tower", TwoTowerModelConfig), ("wide_deep", WideDeepModelConfig)):
+        lines += ["", f"  With model={kind}:", *_settings(model, "model.", set())]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(config: Any, prefix: str, skipped: set[str]) -> list[str]:
+    lines = []
+    for item in fields(config):
+        factory: Any = item.default_factory
+        value = factory() if callable(factory) else item.default
+        if item.name in skipped:
+            continue
+        if is_dataclass(value):
+            lines += _settings(type(value), f"{prefix}{item.name}.", set())
+        else:
+            shown = getattr(value, "value", "null" if value is None else value)
+            lines.append(f"  {prefix + item.name + '=' + str(shown):<36}")
+    return [line.rstrip() for line in lines]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; return 0, 1 after an error that is told on stderr, 75 when asked to stop."""
+    if not arguments or {"-h", "--help"} & set(arguments):
+        sys.stdout.write(usage())
+        return 0 if arguments else 2
+    set_up_logging()
+    from trainer.loop import STOPPED, Stopped
+
+    try:
+        config = compose(arguments)
+        with process_group(config.sharding.device) as process:
+            folder = _train(config, config.model, process)
+            if process.is_first:
+                sys.stdout.write(f"{folder}\n")
+    except ShoprecError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except Stopped:
+        return STOPPED
+    return 0
+
+
+def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
+    match model:
+        case TwoTowerModelConfig():
+            from trainer import two_tower
+
+            return two_tower.train(config, model, process)
+        case WideDeepModelConfig():
+            from trainer import wide_deep
+
+            return wide_deep.train(config, model, process)
+        case _:
+            raise TypeError(f"No model is trained from {type(model).__name__}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
