@@ -28,7 +28,7 @@ SERVE = $(BIN)/python -m serving
 FEAST_ENV = $(if $(filter-out complete_journey,$(DATA)),\
 	SHOPREC_DATASET_JSON="$(CURDIR)/data/$(DATA)/dataset.json" \
 	FEAST_FS_YAML_FILE_PATH="$(CURDIR)/data/$(DATA)/feature_store.yaml")
-FEAST = $(FEAST_ENV) $(BIN)/feast -c feature_repo
+FEAST = $(FEAST_ENV) PYTHONWARNINGS=ignore::DeprecationWarning $(BIN)/feast -c feature_repo
 
 STAMP := $(VENV)/.setup-$(ACCELERATOR)-$(firstword $(shell cat pyproject.toml constraints.txt | cksum))
 # Quiet unless a person watches the progress bars.

@@ -135,12 +135,71 @@ def _visits_since(requests: Requests) -> Floats:
     return _floats(requests.pairs["own_days_since"] * np.maximum(a_day, 1e-3))
 
 
+def _lift(group: str) -> Callable[[Requests], Floats]:
+    """Log of the user's share of purchases in the group over all users'."""
+
+    def lift(requests: Requests) -> Floats:
+        usual = requests.items.group_share[group][requests.candidates.item_row]
+        return _floats(np.log((requests.pairs[f"{group}_share"] + 1e-4) / (usual + 1e-4)))
+
+    return lift
+
+
+def _share_of_group(group: str) -> Callable[[Requests], Floats]:
+    """The item's share of its group's recent buyers."""
+
+    def share(requests: Requests) -> Floats:
+        return requests.items.share_of_group[group][requests.candidates.item_row]
+
+    return share
+
+
+def _expected(group: str) -> Callable[[Requests], Floats]:
+    """Purchases of the item if the user chose within the group as everybody does."""
+
+    def expected(requests: Requests) -> Floats:
+        share = requests.items.share_of_group[group][requests.candidates.item_row]
+        return _floats(requests.pairs[f"{group}_weight"] * share)
+
+    return expected
+
+
+def _first_share(requests: Requests) -> Floats:
+    """Share of the item's recent buyers who had not bought it before."""
+    buyers = np.maximum(requests.item("buyers_28d"), 1.0)
+    return _floats(requests.item("first_buyers_28d") / buyers)
+
+
+def _trend_7d(requests: Requests) -> Floats:
+    """Log of the last week's buyers over a week's usual share of the last four's."""
+    return _floats(
+        np.log((1.0 + 4.0 * requests.item("buyers_7d")) / (1.0 + requests.item("buyers_28d")))
+    )
+
+
+def _price_change(requests: Requests) -> Floats:
+    """Log of the recent price over the usual one."""
+    return _floats(np.log(requests.item("price_28d") / requests.item("price_usual")))
+
+
 _DERIVED: dict[str, Callable[[Requests], Floats]] = {
     "num_sources": _num_sources,
     "best_rank": _best_rank,
     "mean_reciprocal_rank": _mean_reciprocal_rank,
     "own_share_of_visits": _own_share_of_visits,
     "visits_since": _visits_since,
+    "department_lift": _lift("department"),
+    "category_lift": _lift("category"),
+    "subcategory_lift": _lift("subcategory"),
+    "brand_lift": _lift("brand"),
+    "share_of_category_buyers": _share_of_group("category"),
+    "share_of_subcategory_buyers": _share_of_group("subcategory"),
+    "share_of_brand_subcategory_buyers": _share_of_group("brand_subcategory"),
+    "expected_in_subcategory": _expected("subcategory"),
+    "expected_in_brand_subcategory": _expected("brand_subcategory"),
+    "first_share": _first_share,
+    "trend_7d": _trend_7d,
+    "price_change": _price_change,
 }
 
 

@@ -13,26 +13,44 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from feature_repo.contract.encoding import Encoded, Encoder
-from feature_repo.contract.schema import Encoding, Entity
+from feature_repo.contract.schema import Encoding, Entity, Feature
 from ranking.crosses import Crosses
-from ranking.features import BUCKETS, Requests, numeric_features, numeric_matrix
+from ranking.features import Requests, numeric_features, numeric_matrix
+from ranking.items import ItemSide
 from ranking.numeric import Columns, NumericEncoder
-from ranking.wide_deep import PairInputs, WideDeepConfig, Widths
+from ranking.wide_deep import PairInputs, SideInputs, WideDeepConfig, Widths
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-QUANTILES = "quantiles.json"
-SINGLE = (Encoding.CATEGORICAL, Encoding.NUMERIC)
-"""Encodings that give an example one row, which a cross can read."""
+
+TABLES = (Encoding.CATEGORICAL, Encoding.BAG)
+"""Encodings whose features are read from embedding tables; numeric ones are columns here."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Encoded users, or items."""
+
+    encoded: Encoded
+    columns: Columns
+    """Their numeric features."""
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def take(self, index: Ints) -> Side:
+        """Some of them, in the order of ``index``."""
+        return Side(self.encoded.take(index), self.columns.take(index))
 
 
 @dataclass(frozen=True)
 class Inputs:
     """Encoded candidates of B requests."""
 
-    users: Encoded
+    users: Side
     """[B]"""
     user_of: Ints
     """[N] row of ``users``."""
@@ -47,31 +65,59 @@ class InputEncoder:
     """Everything that decides a ranker's inputs; saved beside its weights."""
 
     encoder: Encoder
-    numeric: NumericEncoder
+    numeric: Mapping[Entity, NumericEncoder]
+    """Of users, of items, and of pairs (``ranking.features``)."""
     crosses: Crosses
     sources: tuple[str, ...]
     """Of the candidates that the ranker was trained on, in their order."""
     half_life_days: float
 
     @staticmethod
-    def of(
+    def fit(
         encoder: Encoder,
-        numeric: NumericEncoder,
+        requests: Requests,
+        values_NF: Floats,
+        chosen: Ints,
         config: WideDeepConfig,
-        sources: tuple[str, ...],
-        half_life_days: float,
     ) -> InputEncoder:
-        """Lay out the crosses of ``config`` over these features.
+        """Find cut points on some candidates, and lay out the crosses of ``config``.
+
+        Args:
+            encoder: of ids, categorical features and bags.
+            requests: of which ``values_NF`` is the numeric matrix.
+            values_NF: see ``ranking.features.numeric_matrix``.
+            chosen: candidates on which cut points are found, for user and item features too.
+            config: which crosses there are.
 
         Raises:
             ConfigError: a cross names a feature that there is not.
         """
-        columns = numeric_features(sources)
-        numeric.require_columns(columns)
-        sizes = {feature.name: BUCKETS for feature in columns}
+        sources = requests.candidates.sources
+        columns = columns_of(encoder, sources)
+        numeric = {}
+        for entity, read in ((Entity.USER, requests.user), (Entity.ITEM, requests.item)):
+            values = [read(feature.name)[chosen] for feature in columns[entity]]
+            numeric[entity] = NumericEncoder.fit(columns[entity], _stacked(values, len(chosen)))
+        numeric[Entity.PAIR] = NumericEncoder.fit(columns[Entity.PAIR], values_NF[chosen])
+        return InputEncoder.of(encoder, numeric, config, sources, requests.half_life_days)
+
+    @staticmethod
+    def of(
+        encoder: Encoder,
+        numeric: Mapping[Entity, NumericEncoder],
+        config: WideDeepConfig,
+        sources: tuple[str, ...],
+        half_life_days: float,
+    ) -> InputEncoder:
+        """From fitted parts; see ``fit``."""
+        columns = columns_of(encoder, sources)
+        for entity, features in columns.items():
+            numeric[entity].require_columns(features)
+        sizes = {f.name: f.buckets for features in columns.values() for f in features}
         for entity in (Entity.USER, Entity.ITEM):
-            sizes |= {f.name: f.buckets for f in encoder.schema.encoded(entity, *SINGLE)}
-        alone = [[feature.name] for feature in columns] if config.one_hot else []
+            coded = encoder.schema.encoded(entity, Encoding.CATEGORICAL)
+            sizes |= {feature.name: feature.buckets for feature in coded}
+        alone = [[f.name] for f in columns[Entity.PAIR]] if config.one_hot else []
         crosses = Crosses.declare([*alone, *config.crosses], sizes, config.max_cross_rows)
         return InputEncoder(encoder, numeric, crosses, sources, half_life_days)
 
@@ -81,42 +127,73 @@ class InputEncoder:
 
     def encode_matrix(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Inputs:
         """As ``encode``, with the numeric matrix at hand."""
-        users = self.encoder.encode(user_rows, Entity.USER, requests.now_s)
-        columns = self.numeric.encode(values_NF)
+        encoded = self.encoder.encode(user_rows, Entity.USER, requests.now_s)
+        users = Side(encoded, self._columns(Entity.USER, requests.user_values, len(encoded)))
+        columns = self.numeric[Entity.PAIR].encode(values_NF)
         return Inputs(users, requests.user_of, requests.item_of, columns)
 
+    def items(self, side: ItemSide) -> Side:
+        """Encoded rows of the item side."""
+        return Side(side.encoded, self._columns(Entity.ITEM, side.values, len(side.encoded)))
+
+    def _columns(self, entity: Entity, values: Mapping[str, Floats], size: int) -> Columns:
+        encoder = self.numeric[entity]
+        return encoder.encode(_stacked([values[name] for name in encoder.names], size))
+
     def pair_inputs(
-        self, users: Encoded, items: Encoded, user_of: Ints, item_of: Ints, columns: Columns
+        self, users: Side, items: Side, user_of: Ints, item_of: Ints, columns: Columns
     ) -> PairInputs:
         """Tensors of N candidates whose users and items are rows of ``users`` and ``items``."""
-        codes: dict[str, npt.NDArray[np.integer]] = {
-            name: columns.codes[:, index] for index, name in enumerate(self.numeric.names)
-        }
-        for side, row_of in ((users, user_of), (items, item_of)):
-            for name in self.crosses.features:
-                if name in side.bags:
-                    codes[name] = side.bags[name].values[row_of]
+        found = dict(zip(self.numeric[Entity.PAIR].names, columns.codes.T, strict=True))
+        codes: dict[str, npt.NDArray[np.integer]] = {**found}
+        for name in self.crosses.features:
+            if name not in codes:
+                codes[name] = self._codes(name, users, items, user_of, item_of)
         wide = self.crosses.rows(codes, len(user_of))
         arrays = (user_of, item_of, columns.codes.astype(np.int64), columns.scores, wide)
         return PairInputs(*(torch.from_numpy(array) for array in arrays))
 
+    def _codes(
+        self, name: str, users: Side, items: Side, user_of: Ints, item_of: Ints
+    ) -> npt.NDArray[np.integer]:
+        """[N] buckets of a user or item feature."""
+        sides = ((Entity.USER, users, user_of), (Entity.ITEM, items, item_of))
+        for entity, side, row_of in sides:
+            names = self.numeric[entity].names
+            if name in names:
+                return side.columns.codes[:, names.index(name)][row_of]
+            if name in side.encoded.bags:
+                return side.encoded.bags[name].values[row_of]
+        raise KeyError(name)
+
     def keys(self, entity: Entity, without: Sequence[str]) -> tuple[str, ...]:
-        """Encoded features of an entity that the deep side reads."""
-        return tuple(key for key in self.encoder.keys(entity) if key not in without)
+        """Features of an entity that the deep side reads from embedding tables, its id first."""
+        name, *_ = self.encoder.keys(entity)
+        read = [name, *(f.name for f in self.encoder.schema.encoded(entity, *TABLES))]
+        return tuple(key for key in read if key not in without)
 
     def widths(self, without: Sequence[str], dims: Mapping[str, int]) -> Widths:
         """Sizes of a network over these inputs; ``dims`` is the width of each feature's table."""
         user, item = (
             sum(dims[key] for key in self.keys(entity, without))
-            + len(self.encoder.dense_names(entity))
             for entity in (Entity.USER, Entity.ITEM)
         )
-        return Widths(user, item, len(self.numeric.names), BUCKETS, self.crosses.num_rows)
+        columns = columns_of(self.encoder, self.sources)
+        return Widths(
+            user=user,
+            item=item,
+            user_columns=len(columns[Entity.USER]),
+            item_columns=len(columns[Entity.ITEM]),
+            pair_columns=len(columns[Entity.PAIR]),
+            buckets=max(f.buckets for features in columns.values() for f in features),
+            wide_rows=self.crosses.num_rows,
+        )
 
     def save(self, folder: Path) -> None:
         """Write the encoder and the cut points into ``folder``."""
         self.encoder.save(folder / "encoder")
-        self.numeric.save(folder / QUANTILES)
+        for entity, numeric in self.numeric.items():
+            numeric.save(_quantiles(folder, entity))
 
     @staticmethod
     def load(
@@ -127,6 +204,36 @@ class InputEncoder:
         Raises:
             ArtifactError: a file is missing, or the columns are not those of ``sources``.
         """
-        numeric = NumericEncoder.load(folder / QUANTILES)
         encoder = Encoder.load(folder / "encoder")
+        numeric = {entity: NumericEncoder.load(_quantiles(folder, entity)) for entity in Entity}
         return InputEncoder.of(encoder, numeric, config, sources, half_life_days)
+
+
+def columns_of(encoder: Encoder, sources: tuple[str, ...]) -> dict[Entity, tuple[Feature, ...]]:
+    """The numeric columns of users, of items and of pairs."""
+    schema = encoder.schema
+    return {
+        Entity.USER: schema.encoded(Entity.USER, Encoding.NUMERIC),
+        Entity.ITEM: schema.encoded(Entity.ITEM, Encoding.NUMERIC),
+        Entity.PAIR: numeric_features(sources),
+    }
+
+
+def side_inputs(side: Side, pooled: Mapping[str, Tensor], keys: Sequence[str]) -> SideInputs:
+    """Tensors of users or items, with the pooled rows [B, D] of each of ``keys``."""
+    codes = torch.from_numpy(side.columns.codes.astype(np.int64))
+    scores = torch.from_numpy(side.columns.scores)
+    beside = [torch.zeros((len(side), 0)), *(pooled[key] for key in keys)]
+    device = beside[-1].device
+    together = torch.cat([part.to(device) for part in beside], dim=1)
+    return SideInputs(together, codes.to(device), scores.to(device))
+
+
+def _quantiles(folder: Path, entity: Entity) -> Path:
+    return folder / f"{entity.value}_quantiles.json"
+
+
+def _stacked(columns: Sequence[Floats], size: int) -> Floats:
+    if not columns:
+        return np.zeros((size, 0), dtype=np.float32)
+    return np.stack(columns, axis=1).astype(np.float32)

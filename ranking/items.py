@@ -25,6 +25,9 @@ from feature_repo.contract.vocabulary import Vocabulary
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+BUYERS = "buyers_28d"
+"""The item feature that says how many bought it of late."""
+
 
 @dataclass(frozen=True)
 class ItemSide:
@@ -40,6 +43,10 @@ class ItemSide:
     """The item rows, after one row for the unknown item."""
     values: dict[str, Floats]
     """Numeric item feature -> value of each row of ``encoded``; NaN where missing."""
+    group_share: dict[str, Floats]
+    """Group -> [R] the item's group's share of all recent buyers; NaN where unknown."""
+    share_of_group: dict[str, Floats]
+    """Group -> [R] the item's share of its group's recent buyers; NaN where unknown."""
 
     @staticmethod
     def of(items: pa.Table, vocabulary: Vocabulary, encoder: Encoder) -> ItemSide:
@@ -60,13 +67,29 @@ class ItemSide:
             feature.name: numeric_values(padded, feature, times)
             for feature in encoder.schema.encoded(Entity.ITEM, Encoding.NUMERIC)
         }
+        catalogue = PairCatalogue.from_table(items, vocabulary)
+        buyers = values.get(BUYERS, np.full(len(padded), np.nan, dtype=np.float32))[place]
+        shares = {group: _shares(codes, buyers) for group, codes in catalogue.codes.items()}
         return ItemSide(
             vocabulary,
-            PairCatalogue.from_table(items, vocabulary),
+            catalogue,
             place,
             encoder.encode(padded, Entity.ITEM, times),
             values,
+            {group: share for group, (share, _) in shares.items()},
+            {group: own for group, (_, own) in shares.items()},
         )
+
+
+def _shares(codes_R: npt.NDArray[np.int32], buyers_R: Floats) -> tuple[Floats, Floats]:
+    """[R] the group's share of all buyers, and the item's of its group's."""
+    if np.isnan(buyers_R).all():
+        return buyers_R, buyers_R
+    buyers = np.nan_to_num(buyers_R).astype(np.float64)
+    totals = np.bincount(codes_R, buyers)[codes_R]
+    group = np.where(codes_R > 0, totals / max(buyers.sum(), 1.0), np.nan)
+    own = np.where(codes_R > 0, buyers / np.maximum(totals, 1.0), np.nan)
+    return group.astype(np.float32), own.astype(np.float32)
 
 
 def with_unknown(items: pa.Table) -> pa.Table:

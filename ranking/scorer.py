@@ -16,15 +16,15 @@ from torch import Tensor
 
 from feature_repo.contract.artifacts import read_json, read_manifest, write_json
 from feature_repo.contract.candidates import Candidates
-from feature_repo.contract.encoding import Encoded, query_times_s
+from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests
-from ranking.inputs import InputEncoder, Inputs
+from ranking.inputs import InputEncoder, Inputs, Side, side_inputs
 from ranking.items import ItemSide
-from ranking.wide_deep import WideDeep, WideDeepConfig, Widths, side_by_side
+from ranking.wide_deep import SideInputs, WideDeep, WideDeepConfig, Widths
 
 KIND = "ranker"
 CHUNK = 65_536
@@ -40,6 +40,7 @@ class _Prepared:
 
     vocabulary: Vocabulary
     side: ItemSide
+    items: Side
     hidden_IH: Tensor
 
 
@@ -87,9 +88,10 @@ class Scorer:
         ``score`` does it at its first call; a server does it before it takes requests.
         """
         side = ItemSide.of(self._items, item_vocabulary, self.inputs.encoder)
+        items = self.inputs.items(side)
         with torch.inference_mode():
-            hidden = self._model.items(self._pooled(side.encoded, Entity.ITEM))
-        self._prepared = _Prepared(item_vocabulary, side, hidden)
+            hidden = self._model.items(self._inputs_of(items, Entity.ITEM))
+        self._prepared = _Prepared(item_vocabulary, side, items, hidden)
 
     def score(
         self,
@@ -123,11 +125,11 @@ class Scorer:
     def _run(self, inputs: Inputs, prepared: _Prepared) -> Floats:
         scores = [torch.zeros(0)]
         with torch.inference_mode():
-            users = self._model.users(self._pooled(inputs.users, Entity.USER))
+            users = self._model.users(self._inputs_of(inputs.users, Entity.USER))
             for part in _parts(len(inputs.user_of)):
                 pairs = self.inputs.pair_inputs(
                     inputs.users,
-                    prepared.side.encoded,
+                    prepared.items,
                     inputs.user_of[part],
                     inputs.item_of[part],
                     inputs.columns.take(part),
@@ -135,12 +137,11 @@ class Scorer:
                 scores.append(self._model(users, prepared.hidden_IH, pairs))
         return torch.cat(scores).numpy()
 
-    def _pooled(self, encoded: Encoded, entity: Entity) -> Tensor:
+    def _inputs_of(self, side: Side, entity: Entity) -> SideInputs:
         keys = self.inputs.keys(entity, self._config.without)
-        pooled = {
-            key: torch.from_numpy(self._tables.pooled(key, encoded.bags[key])) for key in keys
-        }
-        return side_by_side(pooled, torch.from_numpy(encoded.dense), keys)
+        bags = side.encoded.bags
+        pooled = {key: torch.from_numpy(self._tables.pooled(key, bags[key])) for key in keys}
+        return side_inputs(side, pooled, keys)
 
 
 def _parts(size: int) -> Iterator[slice]:

@@ -1,8 +1,8 @@
 """Wide & Deep (Cheng et al., 2016) over the candidates of a request, as plain torch.
 
-B requests, I items, N candidates of all requests, F numeric columns, C crosses, D widths,
-H hidden units of the first layer. Embedding tables are not part of the module: their pooled rows
-come in, from sharded tables in training and from exported ones in serving.
+B requests, I items, N candidates of all requests, F numeric columns, C crosses, D width of all
+pooled rows, H hidden units of the first layer. Embedding tables are not part of the module: their
+pooled rows come in, from sharded tables in training and from exported ones in serving.
 
 The first layer is a sum of three parts (user, item, candidate), which equals one layer over their
 concatenation; the item's part can so be computed once and kept.
@@ -10,7 +10,7 @@ concatenation; the item's part can so be computed once and kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class WideDeepConfig:
     feature_dim: int = 8
     """Width of the tables of the other user and item features."""
     without: list[str] = field(default_factory=lambda: ["user_id"])
-    """Encoded user and item features that are not read."""
+    """User and item features of tables (ids, categorical ones, bags) that are not read."""
     bucket_dim: int = 8
     """Width of the vector of a numeric column's bucket."""
     hidden: list[int] = field(default_factory=lambda: [128, 64])
@@ -38,7 +38,7 @@ class WideDeepConfig:
     dropout: float = 0.1
     """Share of hidden values set to zero in training."""
     one_hot: bool = True
-    """Whether the wide side has a row for every bucket of every numeric column."""
+    """Whether the wide side has a row for every bucket of every column of a pair."""
     crosses: list[list[str]] = field(default_factory=list)
     """Tuples of features (numeric columns, user and item features) that the wide side crosses."""
     max_cross_rows: int = 65_536
@@ -66,11 +66,24 @@ class Widths(NamedTuple):
     user: int
     """Width of a user's pooled features."""
     item: int
-    columns: int
-    """Numeric columns."""
+    user_columns: int
+    """Numeric features of a user."""
+    item_columns: int
+    pair_columns: int
     buckets: int
-    """Buckets of each numeric column, "missing" included."""
+    """Most buckets of a numeric column, "missing" included."""
     wide_rows: int
+
+
+class SideInputs(NamedTuple):
+    """Model inputs of B users, or of I items."""
+
+    pooled: Tensor
+    """[B, D] pooled rows of the features' tables, side by side."""
+    codes: Tensor
+    """[B, F] int64 buckets of the numeric features."""
+    scores: Tensor
+    """[B, F] float32 normal scores of the numeric features."""
 
 
 class PairInputs(NamedTuple):
@@ -88,31 +101,44 @@ class PairInputs(NamedTuple):
     """[N, C] int64 rows of the wide side."""
 
 
-class WideDeep(nn.Module):
-    """A linear model over crosses plus a network over embeddings; both are trained together."""
+class Numbers(nn.Module):
+    """Numeric columns: a vector for each one's bucket, and its normal score."""
 
     offsets: Tensor
 
+    def __init__(self, columns: int, buckets: int, dim: int) -> None:
+        super().__init__()
+        self.width = columns * (dim + 1)
+        self.vectors = nn.Embedding(max(columns, 1) * buckets, dim)
+        nn.init.normal_(self.vectors.weight, std=0.05)
+        self.register_buffer("offsets", torch.arange(columns) * buckets, persistent=False)
+
+    def forward(self, codes_NF: Tensor, scores_NF: Tensor) -> Tensor:
+        """[N, F * (dim + 1)]"""
+        return torch.cat([self.vectors(codes_NF + self.offsets).flatten(1), scores_NF], dim=1)
+
+
+class WideDeep(nn.Module):
+    """A linear model over crosses plus a network over embeddings; both are trained together."""
+
     def __init__(self, config: WideDeepConfig, widths: Widths) -> None:
         super().__init__()
-        first = config.hidden[0]
+        first, dim = config.hidden[0], config.bucket_dim
         self.wide = nn.EmbeddingBag(max(widths.wide_rows, 1), 1, mode="sum")
-        self.buckets = nn.Embedding(widths.columns * widths.buckets, config.bucket_dim)
-        self.register_buffer(
-            "offsets", torch.arange(widths.columns) * widths.buckets, persistent=False
-        )
-        self.user_layer = nn.Linear(widths.user, first)
-        self.item_layer = nn.Linear(widths.item, first, bias=False)
-        self.pair_layer = nn.Linear(widths.columns * (1 + config.bucket_dim), first, bias=False)
+        self.user_numbers = Numbers(widths.user_columns, widths.buckets, dim)
+        self.item_numbers = Numbers(widths.item_columns, widths.buckets, dim)
+        self.pair_numbers = Numbers(widths.pair_columns, widths.buckets, dim)
+        self.user_layer = nn.Linear(widths.user + self.user_numbers.width, first)
+        self.item_layer = nn.Linear(widths.item + self.item_numbers.width, first, bias=False)
+        self.pair_layer = nn.Linear(self.pair_numbers.width, first, bias=False)
         self.rest = _network([*config.hidden, 1], config.dropout)
-        self._initialise(widths, config)
+        self._initialise()
 
-    def _initialise(self, widths: Widths, config: WideDeepConfig) -> None:
+    def _initialise(self) -> None:
         nn.init.zeros_(self.wide.weight)
-        nn.init.normal_(self.buckets.weight, std=0.05)
-        fan_in = widths.user + widths.item + widths.columns * (1 + config.bucket_dim)
-        bound = fan_in**-0.5
-        for layer in (self.user_layer, self.item_layer, self.pair_layer):
+        layers = (self.user_layer, self.item_layer, self.pair_layer)
+        bound = sum(layer.in_features for layer in layers) ** -0.5  # as one layer over all inputs
+        for layer in layers:
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def wide_parameters(self) -> list[nn.Parameter]:
@@ -124,18 +150,21 @@ class WideDeep(nn.Module):
         wide = {id(parameter) for parameter in self.wide_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in wide]
 
-    def items(self, pooled_ID: Tensor) -> Tensor:
-        """[I, H] the items' part of the first layer, from ``side_by_side``."""
-        return self.item_layer(pooled_ID)  # type: ignore[no-any-return]
+    def users(self, users: SideInputs) -> Tensor:
+        """[B, H] the users' part of the first layer."""
+        numbers = self.user_numbers(users.codes, users.scores)
+        hidden: Tensor = self.user_layer(torch.cat([users.pooled, numbers], dim=1))
+        return hidden
 
-    def users(self, pooled_BD: Tensor) -> Tensor:
-        """[B, H] the users' part of the first layer, from ``side_by_side``."""
-        return self.user_layer(pooled_BD)  # type: ignore[no-any-return]
+    def items(self, items: SideInputs) -> Tensor:
+        """[I, H] the items' part of the first layer."""
+        numbers = self.item_numbers(items.codes, items.scores)
+        hidden: Tensor = self.item_layer(torch.cat([items.pooled, numbers], dim=1))
+        return hidden
 
     def forward(self, users_BH: Tensor, items_IH: Tensor, pairs: PairInputs) -> Tensor:
         """[N] logits: higher is better among the candidates of one request."""
-        buckets = self.buckets(pairs.codes + self.offsets).flatten(1)
-        own = self.pair_layer(torch.cat([buckets, pairs.scores], dim=1))
+        own = self.pair_layer(self.pair_numbers(pairs.codes, pairs.scores))
         hidden = users_BH[pairs.user_of] + items_IH[pairs.item_of] + own
         logits: Tensor = self.rest(hidden).squeeze(1)
         if pairs.wide.shape[1]:
@@ -149,8 +178,3 @@ def _network(widths: Sequence[int], dropout: float) -> nn.Sequential:
     for width, following in pairwise(widths):
         layers += [nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, following)]
     return nn.Sequential(*layers)
-
-
-def side_by_side(pooled: Mapping[str, Tensor], dense: Tensor, keys: Sequence[str]) -> Tensor:
-    """[B, D] the pooled vectors of ``keys`` and the dense values, concatenated."""
-    return torch.cat([*(pooled[key] for key in keys), dense], dim=1)

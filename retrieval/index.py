@@ -68,9 +68,9 @@ def _set_effort(index: Any, kind: Kind) -> None:
         index.hnsw.efConstruction = 80
         index.hnsw.efSearch = 256
     elif kind is Kind.ivf_pq:
-        index.k_factor = 4
+        index.k_factor = 8
         inner = faiss.extract_index_ivf(index)
-        inner.nprobe = max(1, inner.nlist // 8)
+        inner.nprobe = max(1, inner.nlist // 4)
 
 
 def search(index: Any, user_vectors: Floats, k: int) -> tuple[Ints, Floats]:

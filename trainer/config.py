@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
-from retrieval.index import Kind as IndexKind
+from retrieval.index import Kind
 from trainer.distributed import Device
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
 from trainer.wide_deep_config import WideDeepModelConfig
@@ -131,7 +131,7 @@ class ShardingConfig:
 class IndexConfig:
     """The index over the item vectors."""
 
-    kind: IndexKind = IndexKind.flat
+    kind: Kind = Kind.flat
     """flat: exact; ivf_pq: compressed clusters, re-ranked; hnsw: a graph."""
 
 

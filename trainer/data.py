@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.contract.encoding import Bag, Encoded, Encoder
+from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.state import list_column
 from retrieval.inputs import HISTORY_TIME, HISTORY_WEIGHT, encode_users
@@ -68,8 +68,10 @@ class SessionReader:
         half_life_days: float,
         seed: int,
         cache: bool,
+        since_s: int | None = None,
         shuffle_rows: int = 262_144,
     ) -> None:
+        """``since_s``: sessions before that time, in epoch seconds, are left out."""
         self.sessions = sessions
         self.encoder = encoder
         self.process = process
@@ -80,14 +82,11 @@ class SessionReader:
         self.shuffle_rows = shuffle_rows
         self._chunks: dict[int, SessionBatch] = {}
         self._file = sessions.users
-        metadata = self._file.metadata
-        self._sizes = [
-            metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)
-        ]
+        self._rows = [_rows_since(table, since_s) for table in sessions.chunks(["event_timestamp"])]
 
     def num_batches(self) -> int:
         """Batches an epoch, the same on every process."""
-        return -(-sum(map(self._share_size, self._sizes)) // self.batch_size)
+        return -(-sum(map(self._share_size, map(len, self._rows))) // self.batch_size)
 
     def batches(self, epoch: int) -> Iterator[SessionBatch]:
         """This process's batches of an epoch, in the order that seed and epoch give."""
@@ -106,8 +105,9 @@ class SessionReader:
     def _mixed(self, epoch: int) -> Iterator[SessionBatch]:
         """Row groups in the epoch's order, several at a time."""
         held: list[SessionBatch] = []
-        for group in np.random.default_rng([self.seed, epoch]).permutation(len(self._sizes)):
-            held.append(self._chunk(int(group)))
+        for group in np.random.default_rng([self.seed, epoch]).permutation(len(self._rows)):
+            if len(self._rows[group]):
+                held.append(self._chunk(int(group)))
             if sum(map(len, held)) >= self.shuffle_rows:
                 yield SessionBatch.concat(held)
                 held = []
@@ -118,7 +118,7 @@ class SessionReader:
         if group in self._chunks:
             return self._chunks[group]
         table = self._file.read_row_group(group, columns=self.columns)
-        chunk = self._encode(table.take(pa.array(self._share(len(table), group))))
+        chunk = self._encode(table.take(pa.array(self._share(group))))
         if self.cache:
             self._chunks[group] = chunk
         return chunk
@@ -126,12 +126,13 @@ class SessionReader:
     def _share_size(self, num_rows: int) -> int:
         return -(-num_rows // self.process.world_size)
 
-    def _share(self, num_rows: int, group: int) -> Ints:
+    def _share(self, group: int) -> Ints:
         """This process's rows of a row group; where they do not divide, a few rows come twice."""
+        rows = self._rows[group]
         if self.process.world_size == 1:
-            return np.arange(num_rows)
-        shuffled = np.random.default_rng([self.seed, group]).permutation(num_rows)
-        mine = np.resize(shuffled, self._share_size(num_rows) * self.process.world_size)
+            return rows
+        shuffled = np.random.default_rng([self.seed, group]).permutation(rows)
+        mine = np.resize(shuffled, self._share_size(len(rows)) * self.process.world_size)
         return np.sort(mine[self.process.rank :: self.process.world_size])
 
     @property
@@ -165,6 +166,12 @@ class SessionReader:
                 ids, offsets = list_column(table, feature.name)
                 return Bag(self.encoder.items.rows(ids), offsets)
         return Bag(np.zeros(0, np.int64), np.zeros(len(table) + 1, np.int64))
+
+
+def _rows_since(table: pa.Table, since_s: int | None) -> Ints:
+    if since_s is None:
+        return np.arange(len(table), dtype=np.int64)
+    return np.flatnonzero(query_times_s(table) >= since_s).astype(np.int64)
 
 
 def _known(targets: Bag, history: Bag) -> Bag:

@@ -49,11 +49,15 @@ class Process:
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` holds on any process; a collective."""
+        return bool(self.max(int(flag)))
+
+    def max(self, value: int) -> int:
+        """The largest ``value`` of all processes; a collective."""
         if self.world_size == 1:
-            return flag
-        found = torch.tensor([int(flag)], device=self.device)
+            return value
+        found = torch.tensor([value], device=self.device)
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return bool(found.item())
+        return int(found.item())
 
     def mean(self, value: float) -> float:
         """Mean of ``value`` over the processes; a collective."""

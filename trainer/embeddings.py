@@ -126,25 +126,25 @@ class ShardedTables(nn.Module):
         )
         self._lrs = [float(group["lr"]) for group in self.fused_optimizer.param_groups]
 
-    def forward(self, features: KeyedJaggedTensor) -> dict[str, Tensor]:
-        """Feature -> [B, D] weighted sums of rows; zero for an empty bag."""
-        pooled = self.sharded(features)
-        if not isinstance(pooled, dict) and hasattr(pooled, "wait"):
-            pooled = pooled.wait()
-        return pooled.to_dict()  # type: ignore[no-any-return]
+    def forward(self, bags: Mapping[str, Bag]) -> dict[str, Tensor]:
+        """Feature -> [B, D] weighted sums of rows; zero for an empty bag. A collective.
 
-    def kjt(self, bags: Mapping[str, Bag]) -> KeyedJaggedTensor:
-        """The bags of B examples as TorchRec's input.
+        TorchRec wants equally many examples on every process: those that have fewer add empty
+        ones, which do not come back.
 
         Raises:
             BadInput: a feature is unknown, or a row is past the end of its table (which TorchRec
                 would silently read as row 0).
         """
-        self.check(bags)
-        return to_kjt(bags, self.process.device)
+        self._check(bags)
+        num_examples = len(next(iter(bags.values())).offsets) - 1
+        padding = self.process.max(num_examples) - num_examples
+        pooled = self.sharded(to_kjt(bags, self.process.device, padding))
+        if not isinstance(pooled, dict) and hasattr(pooled, "wait"):
+            pooled = pooled.wait()
+        return {name: vectors[:num_examples] for name, vectors in pooled.to_dict().items()}
 
-    def check(self, bags: Mapping[str, Bag]) -> None:
-        """See ``kjt``."""
+    def _check(self, bags: Mapping[str, Bag]) -> None:
         unknown = sorted(set(self._rows) ^ set(bags))
         if unknown:
             raise BadInput(f"The tables read {sorted(self._rows)}; {unknown} do not match.")
@@ -227,10 +227,20 @@ def _open(folder: Path, table: TableConfig, dtype: npt.DTypeLike, mode: Any) -> 
     return np.lib.format.open_memmap(path, mode, dtype=np.dtype(dtype), shape=shape)
 
 
-def to_kjt(bags: Mapping[str, Bag], device: torch.device | None = None) -> KeyedJaggedTensor:
-    """Feature -> bags of the same B examples, as a KeyedJaggedTensor with weights."""
+def to_kjt(
+    bags: Mapping[str, Bag], device: torch.device | None = None, padding: int = 0
+) -> KeyedJaggedTensor:
+    """Feature -> bags of the same B examples, as a KeyedJaggedTensor with weights.
+
+    Args:
+        bags: the examples.
+        device: where the tensors go.
+        padding: empty examples that are added at the end.
+    """
     values = np.concatenate([bag.values for bag in bags.values()])
-    lengths = np.concatenate([np.diff(bag.offsets) for bag in bags.values()])
+    lengths = np.concatenate(
+        [np.diff(bag.offsets, append=[bag.offsets[-1]] * padding) for bag in bags.values()]
+    )
     weights = np.concatenate(
         [
             np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights

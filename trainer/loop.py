@@ -125,6 +125,8 @@ class Trainer(Generic[Batch]):
         return self.metrics
 
     def _resume(self) -> None:
+        if self.process.is_first:
+            (self.run.folder / "STOP").unlink(missing_ok=True)
         self.process.barrier()
         found = checkpoints.latest(self.folder)
         if found is None:

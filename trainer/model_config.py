@@ -42,6 +42,9 @@ class TwoTowerModelConfig(ModelConfig):
     """Items of the history that the user tower reads, most recent first."""
     min_buyers: int = 2
     """Users that must have bought an item for it to get a row of its own."""
+    max_age_days: int | None = None
+    """Days before the cut-off whose sessions are trained on; null: all. Users, items and
+    histories are those of all sessions."""
     num_negatives: int = 1024
     """Uniformly drawn negatives a batch, beside the batch's other items."""
     logq: float = 1.0
@@ -65,6 +68,10 @@ class TwoTowerModelConfig(ModelConfig):
         for name in ("temperature", "history_length", "min_buyers"):
             value = getattr(self, name)
             require(value > 0, f"model.{name} must be above zero; got {value}.")
+        require(
+            self.max_age_days is None or self.max_age_days > 0,
+            f"model.max_age_days must be above zero or null; got {self.max_age_days}.",
+        )
         for name in ("user_dropout", "item_dropout", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"model.{name} must be in [0, 1); got {value}.")

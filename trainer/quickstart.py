@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 PYTHON = sys.executable
 JOBS = ("feature_repo",)
 FITTING = ("feature_repo", "retrieval", "trainer", "conf")
+RANKER, DISCOVER = "wide_deep", "wide_deep_new"
+"""Experiments of the rankers of all items, and of those that are new to the user."""
 README = REPOSITORY / "README.md"
 
 
@@ -87,7 +89,10 @@ class Shop:
     @property
     def environment(self) -> dict[str, str]:
         """What Feast and the definitions need to find this shop."""
-        found = {DATASET_VARIABLE: str(self.dataset_json)}
+        found = {
+            DATASET_VARIABLE: str(self.dataset_json),
+            "PYTHONWARNINGS": "ignore::DeprecationWarning",  # of Feast's own dependencies
+        }
         own = self.root / "feature_store.yaml"
         if own.exists():
             found["FEAST_FS_YAML_FILE_PATH"] = str(own)
@@ -137,8 +142,9 @@ class Quickstart:
 
     def system(self, edge: int) -> Path:
         """Fit retriever and ranker at an edge; return the unpublished release."""
-        ranker = self.ranker(edge, self.retriever(edge - 1))
-        return self.export(edge, self.retriever(edge), ranker)
+        before = self.retriever(edge - 1)
+        rankers = [self.ranker(model, edge, before) for model in (RANKER, DISCOVER)]
+        return self.export(edge, self.retriever(edge), *rankers)
 
     def release(self, edge: int) -> tuple[Path, tuple[Path, Path]]:
         """Fit the system that is served and fill the online store; return it and its lists."""
@@ -243,18 +249,20 @@ class Quickstart:
             )
         ).path
 
-    def ranker(self, edge: int, retriever: Path) -> Path:
-        """Train the ranker on the candidates of the retriever of the edge before."""
-        return self._train(
-            f"ranker@t{edge}",
-            f"Training the ranker on {self._day(edge - 1)} to {self._day(edge)}",
+    def ranker(self, model: str, edge: int, retriever: Path) -> Path:
+        """Train a ranker on the candidates of the retriever of the edge before."""
+        what = "items new to the user" if model == DISCOVER else "all items"
+        run = self._train(
+            f"{model}@t{edge}",
+            f"Training the ranker of {what} on {self._day(edge - 1)} to {self._day(edge)}",
             (
-                f"experiment={self.shop.experiment('wide_deep')}",
+                f"experiment={self.shop.experiment(model)}",
                 f"cutoff=t{edge}",
                 f"retriever={retriever}",
             ),
             (retriever, self.set_folder("ranking_v1", "users", edge - 1)),
         )
+        return run / "ranker"
 
     def _train(
         self, name: str, about: str, arguments: tuple[str, ...], inputs: tuple[Path, ...]
@@ -263,17 +271,17 @@ class Quickstart:
         stage = Stage(name, about, command, inputs, answers_path=True, code=(*FITTING, "ranking"))
         return self._run(stage).path
 
-    def export(self, edge: int, retriever: Path, ranker: Path) -> Path:
+    def export(self, edge: int, retriever: Path, ranker: Path, discover: Path) -> Path:
         """Assemble an unpublished release."""
         rows = self.set_folder("ranking_v1", "users", edge)
-        arguments = (f"retriever={retriever}", f"ranker={ranker}", f"cutoff=t{edge}")
-        command = (PYTHON, "-m", "trainer.export", *self.shop.named, *arguments)
+        parts = (f"retriever={retriever}", f"ranker={ranker}", f"ranker.discover={discover}")
+        command = (PYTHON, "-m", "trainer.export", *self.shop.named, f"cutoff=t{edge}", *parts)
         return self._run(
             Stage(
                 f"export@t{edge}",
                 f"Exporting the release of {self._day(edge)}",
                 (*command, f"out={self.releases}"),
-                (retriever, ranker, rows),
+                (retriever, ranker, discover, rows),
                 answers_path=True,
             )
         ).path

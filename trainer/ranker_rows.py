@@ -26,10 +26,10 @@ from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Schema
 from feature_repo.contract.state import list_column
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.features import Requests, numeric_features, numeric_matrix
-from ranking.inputs import InputEncoder, Inputs
+from ranking.features import Requests, numeric_matrix
+from ranking.inputs import InputEncoder, Inputs, Side
 from ranking.items import ItemSide
-from ranking.numeric import Columns, NumericEncoder
+from ranking.numeric import Columns
 from ranking.policy import seen_rows
 from ranking.wide_deep import WideDeepConfig
 from retrieval.retriever import Retriever
@@ -108,7 +108,7 @@ class Window:
         encoded = inputs.encode_matrix(self.user_rows, requests, values_NF)
         return Rows(
             encoded,
-            requests.items.encoded,
+            inputs.items(requests.items),
             self.candidates.offsets,
             self.labels,
             self.num_relevant,
@@ -174,6 +174,14 @@ def joined(parts: Sequence[Candidates]) -> Candidates:
     )
 
 
+def joined_sides(parts: Sequence[Side]) -> Side:
+    """The users or items of all parts, one after the other."""
+    return Side(
+        joined_encoded([part.encoded for part in parts]),
+        Columns.joined([part.columns for part in parts]),
+    )
+
+
 def joined_encoded(parts: Sequence[Encoded]) -> Encoded:
     """The examples of all parts, one after the other."""
     bags = {}
@@ -194,7 +202,7 @@ class Rows:
     """Encoded candidates of the users of one or more windows, with labels."""
 
     inputs: Inputs
-    items: Encoded
+    items: Side
     """[I] rows that ``inputs.item_of`` names."""
     offsets: Ints
     """[B+1] user b owns candidates ``[offsets[b], offsets[b+1])``."""
@@ -213,7 +221,7 @@ class Rows:
         items = np.cumsum([0, *(len(part.items) for part in parts)])
         starts = np.cumsum([0, *(len(part.labels) for part in parts)])
         inputs = Inputs(
-            joined_encoded([part.inputs.users for part in parts]),
+            joined_sides([part.inputs.users for part in parts]),
             _shifted([part.inputs.user_of for part in parts], users),
             _shifted([part.inputs.item_of for part in parts], items),
             Columns.joined([part.inputs.columns for part in parts]),
@@ -221,7 +229,7 @@ class Rows:
         offsets = _shifted([part.offsets[:-1] for part in parts], starts)
         return Rows(
             inputs,
-            joined_encoded([part.items for part in parts]),
+            joined_sides([part.items for part in parts]),
             np.append(offsets, starts[-1]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.num_relevant for part in parts]),
@@ -248,9 +256,7 @@ def encode_windows(
     encoder = fit_encoder(windows, config, dataset)
     requests = latest.requests(encoder, dataset.half_life_days)
     values = numeric_matrix(requests)
-    balanced = values[balanced_rows(latest.labels)]
-    numeric = NumericEncoder.fit(numeric_features(sources), balanced)
-    inputs = InputEncoder.of(encoder, numeric, config, sources, dataset.half_life_days)
+    inputs = InputEncoder.fit(encoder, requests, values, balanced_rows(latest.labels), config)
     first = latest.rows(inputs, requests, values)
     del values
     return inputs, Rows.joined([first, *(window.encode(inputs) for window in windows[1:])])

@@ -199,6 +199,13 @@ def group_codes(
     return found
 
 
+def compose_sources(overrides: Sequence[str]) -> SourcesConfig:
+    """Compose ``conf/sources.yaml`` and ``overrides``; see ``compose_as``."""
+    register()
+    ConfigStore.instance().store(name="sources_schema", node=SourcesConfig, provider="trainer")
+    return compose_as(SourcesConfig, "sources", overrides)
+
+
 def make_bundle(config: SourcesConfig) -> Path:
     """Fit all sources and write the bundle; return its folder.
 
@@ -268,10 +275,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(USAGE)
         return 0 if arguments else 2
     set_up_logging()
-    register()
-    ConfigStore.instance().store(name="sources_schema", node=SourcesConfig, provider="trainer")
     try:
-        sys.stdout.write(f"{make_bundle(compose_as(SourcesConfig, 'sources', arguments))}\n")
+        sys.stdout.write(f"{make_bundle(compose_sources(arguments))}\n")
     except ShoprecError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ from feature_repo.contract.artifacts import atomic_path
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, column_of
 from feature_repo.contract.schema import Entity
-from feature_repo.contract.state import Histories, list_column
+from feature_repo.contract.state import DAY_S, Histories, list_column
 from feature_repo.contract.tables import Tables
 from retrieval.inputs import encode_users
 from retrieval.metrics import recall_at_k
-from retrieval.sources import best
+from retrieval.sources import best, stacked
 from retrieval.towers import TowerConfig, TwoTower, TwoTowerConfig, pooled_inputs
 from trainer.config import RunConfig
 from trainer.data import SessionBatch, SessionReader
@@ -153,6 +154,7 @@ class TwoTowerTask:
             half_life_days=dataset.half_life_days,
             seed=config.seed,
             cache=config.trainer.cache_encoded,
+            since_s=_since_s(dataset.edge(config.cutoff), model.max_age_days),
         )
         self.tables = ShardedTables(
             self._table_configs(config),
@@ -237,7 +239,7 @@ class TwoTowerTask:
 
     def _vectors(self, users: Encoded, items: Encoded) -> tuple[Tensor, Tensor]:
         """[B, V] and [C, V]; one look-up for both sides."""
-        pooled = self.tables(self.tables.kjt(stack(users.bags, items.bags)))
+        pooled = self.tables(stack(users.bags, items.bags))
         num_users = len(users)
         mine = {name: pooled[name][:num_users] for name in users.bags}
         theirs = {name: pooled[name][num_users:] for name in items.bags}
@@ -317,15 +319,14 @@ def judge(folder: Path, judged: pa.Table, half_life_days: float, k: int = 200) -
 
 def rankings(users: Floats, items: Floats, known: list[Ints], k: int) -> tuple[Ints, Ints]:
     """[B, k] best item rows of all, and of those that a user does not know."""
-    every = np.zeros((len(users), k), dtype=np.int64)
-    fresh = np.zeros((len(users), k), dtype=np.int64)
+    rows = np.arange(1, len(items), dtype=np.int64)
+    every, fresh = [], []
     for user, vector in enumerate(users):
-        scores = items @ vector
-        scores[0] = -np.inf
-        every[user] = best(np.arange(len(scores)), scores, k)[0]
-        scores[known[user]] = -np.inf
-        fresh[user] = best(np.arange(len(scores)), scores, k)[0]
-    return every, fresh
+        scores = items[1:] @ vector
+        every.append(best(rows, scores, k))
+        new = ~np.isin(rows, known[user])
+        fresh.append(best(rows[new], scores[new], k))
+    return stacked(every, k).item_row, stacked(fresh, k).item_row
 
 
 def train(config: RunConfig, model: TwoTowerModelConfig, process: Process) -> Path:
@@ -348,6 +349,10 @@ def judged_users(dataset: Dataset, cutoff: str) -> pa.Table:
     """Users at the cut-off, and what they bought in the window after it."""
     found = TrainingSet.open(dataset, "ranking_v1", "users", cutoff)
     return pa.concat_tables(found.chunks(found.users.schema_arrow.names))
+
+
+def _since_s(cutoff: datetime, max_age_days: int | None) -> int | None:
+    return None if max_age_days is None else int(cutoff.timestamp()) - max_age_days * int(DAY_S)
 
 
 def _forget(encoded: Encoded, name: str, share: float, rng: np.random.Generator) -> Encoded:

@@ -24,11 +24,11 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
-from ranking.inputs import InputEncoder
+from ranking.inputs import InputEncoder, Side, side_inputs
 from ranking.metrics import ndcg_of_hits
 from ranking.scorer import KIND as RANKER
 from ranking.scorer import write_network
-from ranking.wide_deep import PairInputs, WideDeep, side_by_side
+from ranking.wide_deep import PairInputs, SideInputs, WideDeep
 from retrieval.retriever import KIND as RETRIEVER
 from trainer.config import RunConfig
 from trainer.distributed import Process
@@ -81,8 +81,8 @@ def _log_sums(logits_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
 class RankerBatch:
     """B requests with some of their candidates."""
 
-    users: Encoded
-    items: Encoded
+    users: Side
+    items: Side
     """[I] the distinct items of the candidates."""
     pairs: PairInputs
     labels: Tensor
@@ -136,6 +136,8 @@ class WideDeepTask:
         specs = self.inputs.encoder.tables()
         found = TableConfig.of_specs(specs, ids, network.feature_dim, config.optimizer)
         kept = [(table, tuple(f for f in table.features if f in read)) for table in found]
+        if not read:
+            raise ConfigError("model.network.without leaves no feature with an embedding table.")
         return tuple(replace(table, features=features) for table, features in kept if features)
 
     def trainer(self, run: Run, config: RunConfig) -> Trainer[RankerBatch]:
@@ -183,25 +185,26 @@ class WideDeepTask:
             loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(logits, labels)
         return loss
 
-    def _logits(self, batch: RankerBatch, items: Encoded) -> Tensor:
+    def _logits(self, batch: RankerBatch, items: Side) -> Tensor:
         """[N] logits; one look-up for users and items."""
-        read = {
-            entity: _bags(self.keys[entity], encoded)
-            for entity, encoded in ((Entity.USER, batch.users), (Entity.ITEM, items))
-        }
-        pooled = self.tables(self.tables.kjt(stack(read[Entity.USER], read[Entity.ITEM])))
-        num_users = len(batch.users)
-        mine = {key: pooled[key][:num_users] for key in self.keys[Entity.USER]}
-        theirs = {key: pooled[key][num_users:] for key in self.keys[Entity.ITEM]}
+        mine, theirs = (
+            {key: side.encoded.bags[key] for key in self.keys[entity]}
+            for entity, side in ((Entity.USER, batch.users), (Entity.ITEM, items))
+        )
+        together = stack(mine, theirs) if mine and theirs else mine or theirs
+        pooled = self.tables(together)
+        split = len(batch.users) if mine else 0
+        mine_pooled = {key: pooled[key][:split] for key in mine}
+        theirs_pooled = {key: pooled[key][split:] for key in theirs}
         return self.network(  # type: ignore[no-any-return]
-            self.network.users(self._side(mine, batch.users, Entity.USER)),
-            self.network.items(self._side(theirs, items, Entity.ITEM)),
+            self.network.users(self._side_inputs(batch.users, mine_pooled, Entity.USER)),
+            self.network.items(self._side_inputs(items, theirs_pooled, Entity.ITEM)),
             PairInputs(*(part.to(self.process.device) for part in batch.pairs)),
         )
 
-    def _side(self, pooled: dict[str, Tensor], encoded: Encoded, entity: Entity) -> Tensor:
-        dense = torch.from_numpy(encoded.dense).to(self.process.device)
-        return side_by_side(pooled, dense, self.keys[entity])
+    def _side_inputs(self, side: Side, pooled: dict[str, Tensor], entity: Entity) -> SideInputs:
+        inputs = side_inputs(side, pooled, self.keys[entity])
+        return SideInputs(*(part.to(self.process.device) for part in inputs))
 
     def evaluate(self) -> dict[str, float]:
         """NDCG and precision at 10 on the judged window; empty without one."""
@@ -266,17 +269,15 @@ def hits_of(rows: Rows, scores: Floats, k: int) -> Bools:
     return rows.labels[order[np.where(inside, place, 0)]] & inside
 
 
-def forgotten(encoded: Encoded, name: str, share: float, rng: np.random.Generator) -> Encoded:
+def forgotten(side: Side, name: str, share: float, rng: np.random.Generator) -> Side:
     """A share of the ids replaced by "unknown", so that its row is trained."""
-    if share == 0 or name not in encoded.bags:
-        return encoded
-    bag = encoded.bags[name]
+    bags = side.encoded.bags
+    if share == 0 or name not in bags:
+        return side
+    bag = bags[name]
     values = np.where(rng.random(len(bag.values)) < share, 0, bag.values)
-    return Encoded({**encoded.bags, name: Bag(values, bag.offsets, bag.weights)}, encoded.dense)
-
-
-def _bags(keys: tuple[str, ...], encoded: Encoded) -> dict[str, Bag]:
-    return {key: encoded.bags[key] for key in keys}
+    replaced = {**bags, name: Bag(values, bag.offsets, bag.weights)}
+    return Side(Encoded(replaced, side.encoded.dense), side.columns)
 
 
 def train(config: RunConfig, model: WideDeepModelConfig, process: Process) -> Path:
@@ -336,11 +337,11 @@ def _judged(model: WideDeepModelConfig, dataset: Dataset, inputs: InputEncoder) 
 def _log_rows(rows: Rows, inputs: InputEncoder) -> None:
     relevant, found = int(rows.num_relevant.sum()), int(rows.labels.sum())
     log.info(
-        "%d candidates of %d requests, %d numeric columns, %d crosses; %d of %d purchases (%.1f%%) "
-        "are among them.",
+        "%d candidates of %d requests, %d columns of pairs, %d crosses; %d of %d purchases "
+        "(%.1f%%) are among them.",
         len(rows.labels),
         len(rows),
-        len(inputs.numeric.names),
+        len(inputs.numeric[Entity.PAIR].names),
         len(inputs.crosses.crosses),
         found,
         relevant,

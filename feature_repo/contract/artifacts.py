@@ -137,7 +137,7 @@ def write_manifest(folder: Path, kind: str, about: dict[str, Any]) -> None:
     files = {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
     write_json(folder / MANIFEST, {"format": 1, "kind": kind, "about": about, "files": files})
 
@@ -146,7 +146,7 @@ def read_manifest(folder: Path, kind: str, *, verify: bool = True) -> dict[str, 
     """Return the ``about`` part of a folder's manifest, having checked the folder against it.
 
     Raises:
-        ArtifactError: no manifest, another kind or format, a file missing, added or changed.
+        ArtifactError: no manifest, another kind or format, a file missing or changed.
     """
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != 1:

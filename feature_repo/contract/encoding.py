@@ -279,10 +279,10 @@ def column_of(table: pa.Table, name: str) -> pa.Array:
     """
     if name not in table.column_names:
         raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
-    column = table.column(name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    return column
+    column = table.column(name)
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def query_times_s(table: pa.Table) -> Ints:

@@ -226,7 +226,8 @@ def _events_query(user: str, item: str) -> str:
 def _entity_query(
     table: str, key: str, key_type: str, columns: dict[str, str], start: datetime
 ) -> str:
-    filled = f"SELECT * REPLACE (coalesce(event_timestamp, {text(start)}) AS event_timestamp)"
+    since = f"coalesce(event_timestamp::TIMESTAMPTZ, {text(start)}::TIMESTAMPTZ)"
+    filled = f"SELECT * REPLACE ({since} AS event_timestamp)"
     casts = _casts({key: key_type, **columns})
     return f"SELECT {casts} FROM ({filled} FROM {table}) ORDER BY {key}, event_timestamp"
 

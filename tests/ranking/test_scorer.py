@@ -12,17 +12,15 @@ import torch
 
 from feature_repo.contract.artifacts import read_json, write_json, write_manifest
 from feature_repo.contract.dataset import IdType
-from feature_repo.contract.encoding import Encoded
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables, feature_tables
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.features import Requests, numeric_features, numeric_matrix
-from ranking.inputs import InputEncoder
+from ranking.features import Requests, numeric_matrix
+from ranking.inputs import InputEncoder, Side
 from ranking.items import ItemSide
-from ranking.numeric import NumericEncoder
 from ranking.scorer import Scorer, write_network
-from ranking.wide_deep import WideDeep, WideDeepConfig, side_by_side
+from ranking.wide_deep import Numbers, WideDeep, WideDeepConfig
 from tests.ranking import shop
 
 CONFIG = WideDeepConfig(
@@ -30,7 +28,11 @@ CONFIG = WideDeepConfig(
     feature_dim=4,
     bucket_dim=4,
     hidden=[8, 4],
-    crosses=[["own_weight", "own_due"], ["segment", "brand"], ["own_count", "segment", "category"]],
+    crosses=[
+        ["own_weight", "own_due"],
+        ["segment", "brand"],
+        ["own_count", "sessions_decayed", "price"],
+    ],
     max_cross_rows=200,
 )
 
@@ -44,8 +46,8 @@ def make_ranker(folder: Path) -> tuple[InputEncoder, WideDeep, Tables]:
     side = ItemSide.of(shop.item_rows(), shop.vocabulary(), encoder)
     now_s = np.full(len(rows), shop.NOW_S)
     requests = Requests.of(rows, shop.candidates(rows), now_s, side, shop.SCHEMA)
-    numeric = NumericEncoder.fit(numeric_features(shop.SOURCES), numeric_matrix(requests))
-    inputs = InputEncoder.of(encoder, numeric, CONFIG, shop.SOURCES, 56.0)
+    values = numeric_matrix(requests)
+    inputs = InputEncoder.fit(encoder, requests, values, np.arange(len(values)), CONFIG)
     specs = encoder.tables()
     tables = Tables(
         {s.name: random.normal(size=(s.num_rows, 4)).astype(np.float32) for s in specs},
@@ -78,21 +80,25 @@ def by_hand(bundle: Bundle, user: int) -> np.ndarray[tuple[int], np.dtype[np.flo
     side = ItemSide.of(shop.item_rows(), shop.vocabulary(), inputs.encoder)
     requests = Requests.of(rows, shop.candidates(rows), np.array([shop.NOW_S]), side, shop.SCHEMA)
     encoded = inputs.encode(rows, requests)
-    items = side.encoded.take(encoded.item_of)
-
-    def pooled(entity: Entity, examples: Encoded) -> torch.Tensor:
-        keys = inputs.keys(entity, CONFIG.without)
-        vectors = {k: torch.from_numpy(tables.pooled(k, examples.bags[k])) for k in keys}
-        return side_by_side(vectors, torch.from_numpy(examples.dense), keys)
-
-    users = pooled(Entity.USER, encoded.users).expand(len(items), -1)
+    items = inputs.items(side).take(encoded.item_of)
     every = np.arange(len(items))
     pairs = inputs.pair_inputs(encoded.users, items, 0 * every, every, encoded.columns)
-    buckets = model.buckets(pairs.codes + model.offsets).flatten(1)
+
+    def features(entity: Entity, examples: Side, numbers: Numbers) -> torch.Tensor:
+        keys = inputs.keys(entity, CONFIG.without)
+        pooled = [torch.from_numpy(tables.pooled(k, examples.encoded.bags[k])) for k in keys]
+        codes = torch.from_numpy(examples.columns.codes.astype(np.int64))
+        return torch.cat([*pooled, numbers(codes, torch.from_numpy(examples.columns.scores))], 1)
+
+    beside = [
+        features(Entity.USER, encoded.users, model.user_numbers).expand(len(items), -1),
+        features(Entity.ITEM, items, model.item_numbers),
+        model.pair_numbers(pairs.codes, pairs.scores),
+    ]
     layers = (model.user_layer, model.item_layer, model.pair_layer)
     weight = torch.cat([layer.weight for layer in layers], dim=1)
-    features = torch.cat([users, pooled(Entity.ITEM, items), buckets, pairs.scores], dim=1)
-    deep = model.rest(features @ weight.T + model.user_layer.bias).squeeze(1)
+    hidden = torch.cat(beside, dim=1) @ weight.T + model.user_layer.bias
+    deep = model.rest(hidden).squeeze(1)
     wide = model.wide.weight[pairs.wide].sum(dim=(1, 2))
     found: np.ndarray[tuple[int], np.dtype[np.float32]] = (deep + wide).detach().numpy()
     return found

@@ -14,6 +14,7 @@ import torch
 from feature_repo.contract.artifacts import read_manifest
 from feature_repo.contract.dataset import Clock, Dataset, IdType, parse_time
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.schema import Entity
 from ranking.features import numeric_matrix
 from ranking.inputs import InputEncoder
 from ranking.scorer import Scorer
@@ -137,6 +138,22 @@ def test_the_exported_ranker_scores_as_the_trained_one(
     assert about["cutoff"] == dataset.edges[2].isoformat()
 
 
+def test_a_side_may_have_no_table_at_all(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+) -> None:
+    of_items = ["item_id", "department", "category", "subcategory", "brand"]
+
+    task = make_task(
+        dataset, encoded, process, network=replace(NETWORK, without=of_items, crosses=[])
+    )
+
+    assert "item_id" not in task.keys[Entity.ITEM]
+    assert np.isfinite(task.scores(encoded[1])).all()
+    everything = [*of_items, "user_id", "segment", "history_item_id"]
+    with pytest.raises(ConfigError, match="leaves no feature"):
+        make_task(dataset, encoded, process, network=replace(NETWORK, without=everything))
+
+
 def test_the_same_seed_trains_the_same_ranker(
     dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
 ) -> None:
@@ -161,7 +178,7 @@ def test_every_process_gets_as_many_batches_of_different_requests(
         batches = list(task.batches(epoch=0))
         counts.append(len(batches))
         assert len(batches) == task.num_batches()
-        users |= {int(row) for b in batches for row in b.users.bags["user_id"].values}
+        users |= {int(row) for b in batches for row in b.users.encoded.bags["user_id"].values}
 
     assert len(set(counts)) == 1
     bought = np.bincount(encoded[1].inputs.user_of, encoded[1].labels)
@@ -190,8 +207,8 @@ def test_a_batch_holds_its_users_own_candidates(encoded: tuple[InputEncoder, Row
         part = batch.pairs.user_of.numpy() == place
         np.testing.assert_array_equal(batch.pairs.codes[part], rows.inputs.columns.codes[mine])
         np.testing.assert_array_equal(batch.labels[part], rows.labels[mine])
-        items = batch.items.bags["price"].values[batch.pairs.item_of.numpy()[part]]
-        expected = rows.items.bags["price"].values[rows.inputs.item_of[mine]]
+        items = batch.items.columns.codes[batch.pairs.item_of.numpy()[part]]
+        expected = rows.items.columns.codes[rows.inputs.item_of[mine]]
         np.testing.assert_array_equal(items, expected)
 
 
@@ -255,8 +272,8 @@ def test_windows_are_joined_one_after_the_other(dataset: Dataset) -> None:
     np.testing.assert_array_equal(rows.labels[mine], alone.labels)
     np.testing.assert_array_equal(rows.inputs.columns.codes[mine], alone.inputs.columns.codes)
     np.testing.assert_array_equal(
-        rows.items.bags["brand"].values[rows.inputs.item_of[mine]],
-        alone.items.bags["brand"].values[alone.inputs.item_of],
+        rows.items.encoded.bags["brand"].values[rows.inputs.item_of[mine]],
+        alone.items.encoded.bags["brand"].values[alone.inputs.item_of],
     )
 
 
@@ -307,7 +324,7 @@ def test_the_wide_side_reads_the_numeric_matrix_of_the_trained_columns(
     values = numeric_matrix(window.requests(inputs.encoder, 56.0))
 
     assert values.shape == rows.inputs.columns.codes.shape
-    assert inputs.numeric.names[0] == "own_count"
+    assert inputs.numeric[Entity.PAIR].names[0] == "own_count"
     assert inputs.crosses.crosses[-1].features == ("segment", "brand")
 
 

@@ -206,8 +206,8 @@ def feature(name: str, encoding: Encoding, entity: Entity = Entity.USER, **more:
     return Feature(name, entity, "view", "dtype", encoding, **more)
 
 
-PRICE = feature("price", Encoding.NUMERIC, Entity.ITEM, buckets=4)
-SINCE = feature("last_s", Encoding.NUMERIC, buckets=4, derive=Derive.DAYS_SINCE)
+PRICE = feature("price", Encoding.NUMERIC, Entity.ITEM, buckets=3)
+SINCE = feature("last_s", Encoding.NUMERIC, buckets=3, derive=Derive.DAYS_SINCE)
 
 
 @pytest.mark.parametrize(
@@ -355,10 +355,10 @@ def test_tables_come_ids_first_and_bags_share_the_table_of_their_ids() -> None:
         TableSpec("user_id", 3, ("user_id", "friends")),
         TableSpec("item_id", 3, ("item_id", "history_item_id")),
         TableSpec("region", 8, ("region",)),
-        TableSpec("spend", 6, ("spend",)),
-        TableSpec("last_s", 4, ("last_s",)),
+        TableSpec("spend", 5, ("spend",)),
+        TableSpec("last_s", 3, ("last_s",)),
         TableSpec("brand", 16, ("brand",)),
-        TableSpec("price", 4, ("price",)),
+        TableSpec("price", 3, ("price",)),
     )
 
 

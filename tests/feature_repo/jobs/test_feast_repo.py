@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feature_repo.contract.errors import BadInput
+from feature_repo.contract.schema import Entity, Schema
+from feature_repo.jobs import feast_repo
+from tests.feature_repo.conftest import AppliedShop
+from tests.feature_repo.jobs.shops import day, purchase, write_shop
+
+
+def test_a_data_set_has_settings_of_its_own(tmp_path: Path) -> None:
+    dataset = write_shop(tmp_path, [purchase(1, 10, day(50))])
+
+    feast_repo.write_settings(dataset)
+
+    written = feast_repo.settings_path(dataset).read_text(encoding="utf-8")
+    assert "project: small_shop" in written
+    assert f"registry: {tmp_path}/registry.db" in written
+
+
+def test_the_default_settings_and_the_generated_ones_agree(
+    tmp_path: Path, repository: Path
+) -> None:
+    dataset = write_shop(tmp_path, [purchase(1, 10, day(50))], name="complete_journey")
+    feast_repo.write_settings(dataset)
+
+    def settings(path: Path) -> list[str]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if not line.startswith(("#", "registry:"))]
+
+    default = repository / "feature_repo" / "feature_store.yaml"
+    assert settings(default) == settings(feast_repo.settings_path(dataset))
+
+
+def test_the_variables_do_not_repeat_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    dataset = write_shop(tmp_path, [purchase(1, 10, day(50))])
+    monkeypatch.setenv("PYTHONPATH", f"{repository}:/elsewhere")
+
+    assert feast_repo.feast_environment(dataset)["PYTHONPATH"] == f"{repository}:/elsewhere"
+
+
+def test_a_snapshot_keeps_the_order_of_the_service(applied_shop: AppliedShop) -> None:
+    store = feast_repo.open_store(applied_shop.dataset)
+    service = feast_repo.find_service(store, "retrieval_v1")
+
+    schema = feast_repo.schema_of(store, service)
+
+    views = list(dict.fromkeys(feature.view for feature in schema.features))
+    assert views == ["user_profile", "user_activity", "user_history", "item_attributes"]
+    assert {f.entity for f in schema.features if f.view.startswith("user")} == {Entity.USER}
+    assert feast_repo.references(schema, Entity.ITEM)[0] == "item_attributes:title"
+    assert Schema.from_json(schema.to_json()) == schema
+
+
+def test_a_service_that_is_not_there_is_named(applied_shop: AppliedShop) -> None:
+    store = feast_repo.open_store(applied_shop.dataset)
+
+    with pytest.raises(BadInput, match=r"the registry has \['ranking_v1', 'retrieval_v1'\]"):
+        feast_repo.find_service(store, "ranking_v9")

@@ -1,0 +1,67 @@
+"""Settings: every experiment composes, and mistakes get a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from feature_repo.contract.errors import ConfigError
+from retrieval.index import Kind
+from trainer.config import RunConfig, choices, compose
+from trainer.model_config import TwoTowerModelConfig
+from trainer.wide_deep_config import WideDeepModelConfig
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment: str) -> None:
+    config = compose([f"experiment={experiment}", "cutoff=t1"])
+
+    expected = TwoTowerModelConfig if "two_tower" in experiment else WideDeepModelConfig
+    assert isinstance(config.model, expected)
+    assert config.experiment != RunConfig.experiment
+
+
+@pytest.mark.parametrize("debug", choices("debug"))
+def test_every_debug_setting_composes(debug: str) -> None:
+    assert compose(["experiment=two_tower", "cutoff=t1", f"debug={debug}"]).trainer.max_steps
+
+
+def test_the_command_line_wins_over_the_files() -> None:
+    config = compose(["experiment=two_tower", "cutoff=t1", "trainer.epochs=17", "index=hnsw"])
+
+    assert config.trainer.epochs == 17
+    assert config.index.kind is Kind.hnsw
+
+
+def test_a_data_set_is_named_and_placed_from_the_command_line() -> None:
+    config = compose(
+        ["experiment=two_tower", "cutoff=t1", "data=parquet", "data.name=mine", "data.root=/x/y"]
+    )
+
+    assert str(config.dataset_folder) == "/x/y"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.temprature=1", "temprature"),
+        ("optimizer.dense_lr=fast", "dense_lr"),
+        ("experiment=nothing", "experiment/nothing"),
+        ("model.temperature=0", "model.temperature must be above zero; got 0"),
+        ("model.dim=30", "model.dim must be a multiple of 4"),
+        ("trainer.epochs=0", "trainer.epochs must be above zero; got 0"),
+        ("trainer.patience=2", "trainer.patience needs trainer.select"),
+        ("optimizer.schedule=sometimes", "schedule"),
+        ("==", "=="),
+    ],
+)
+def test_a_mistake_is_named(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(["experiment=two_tower", "cutoff=t1", override])
+
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_cutoff_is_named() -> None:
+    with pytest.raises(ConfigError, match="cutoff"):
+        compose(["experiment=two_tower"])

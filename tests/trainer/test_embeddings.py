@@ -1,0 +1,129 @@
+"""Sharded tables: what they compute, how they train, and what they export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from feature_repo.contract.encoding import Bag, TableSpec
+from feature_repo.contract.errors import BadInput
+from feature_repo.contract.tables import Tables
+from trainer.config import OptimizerConfig, ShardingConfig
+from trainer.distributed import Process
+from trainer.embeddings import ShardedTables, TableConfig, stack, to_kjt
+
+USERS = {
+    "user_id": Bag.single(np.array([1, 2])),
+    "history": Bag(np.array([3, 4, 3]), np.array([0, 3, 3]), np.array([0.5, 2, 1], np.float32)),
+}
+ITEMS = {"item_id": Bag.single(np.array([3, 4, 0]))}
+
+
+def make_tables(process: Process, lr: float = 0.1, init_std: float = 0.05) -> ShardedTables:
+    tables = (
+        TableConfig("item_id", 40, 8, ("item_id", "history"), init_std, lr),
+        TableConfig("children", 5, 4, ("user_id",), init_std, lr),
+    )
+    sharding = ShardingConfig(row_wise_from=20)
+    return ShardedTables(tables, process, sharding, batch_size=5, seed=0)
+
+
+def test_a_bag_is_the_weighted_sum_of_its_rows(process: Process) -> None:
+    tables = make_tables(process)
+
+    pooled = tables(stack(USERS, ITEMS))
+
+    rows = tables.rows_of("item_id", 0, 40)
+    expected = 0.5 * rows[3] + 2 * rows[4] + 1 * rows[3]
+    assert pooled["history"][0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert pooled["history"][1].tolist() == [0.0] * 8
+    assert pooled["item_id"][2].tolist() == pytest.approx(rows[3].tolist())
+
+
+def test_stacked_sides_leave_each_other_empty() -> None:
+    stacked = stack(USERS, ITEMS)
+
+    assert list(stacked) == ["user_id", "history", "item_id"]
+    assert stacked["history"].offsets.tolist() == [0, 3, 3, 3, 3, 3]
+    assert stacked["item_id"].offsets.tolist() == [0, 0, 0, 1, 2, 3]
+
+
+def test_a_bag_without_weights_counts_each_row_once() -> None:
+    features = to_kjt({"item_id": Bag.single(np.array([3, 4]))})
+
+    assert features.weights().tolist() == [1.0, 1.0]
+
+
+def test_padding_adds_empty_examples() -> None:
+    features = to_kjt(USERS, padding=2)
+
+    assert features.lengths().tolist() == [1, 1, 0, 0, 3, 0, 0, 0]
+    assert features.values().tolist() == [1, 2, 3, 4, 3]
+
+
+def test_training_is_row_wise_adagrad(process: Process) -> None:
+    tables = make_tables(process, lr=0.1)
+    before = tables.rows_of("children", 0, 5)
+    gradient = torch.tensor([1.0, 2.0, 3.0, 4.0])
+
+    pooled = tables(stack(USERS, ITEMS))
+    (pooled["user_id"][0] * gradient).sum().backward()
+
+    squares = (1 + 4 + 9 + 16) / 4
+    expected = before[1] - 0.1 * gradient.numpy() / (squares**0.5 + 1e-8)
+    after = tables.rows_of("children", 0, 5)
+    assert after[1] == pytest.approx(expected, rel=1e-5)
+    assert (after[[0, 2, 3, 4]] == before[[0, 2, 3, 4]]).all()
+
+
+def test_a_rate_of_zero_trains_nothing(process: Process) -> None:
+    tables = make_tables(process)
+    before = tables.rows_of("item_id", 0, 40)
+
+    tables.scale_lr(0.0)
+    tables(stack(USERS, ITEMS))["history"].sum().backward()
+
+    assert (tables.rows_of("item_id", 0, 40) == before).all()
+
+
+def test_first_values_have_the_deviation_asked_for(process: Process) -> None:
+    rows = make_tables(process, init_std=0.5).rows_of("item_id", 0, 40)
+
+    assert rows.std() == pytest.approx(0.5, rel=0.15)
+
+
+def test_exported_tables_pool_alike(process: Process, tmp_path: Path) -> None:
+    tables = make_tables(process)
+    tables.export_tables(tmp_path)
+
+    exported = Tables.load(tmp_path)
+
+    pooled = tables(stack(USERS, ITEMS))["history"][:2].detach().numpy()
+    assert exported.pooled("history", USERS["history"]) == pytest.approx(pooled, abs=1e-6)
+    assert exported.dim("user_id") == 4
+
+
+def test_rows_past_the_end_are_counted_and_refused(process: Process) -> None:
+    bags = stack({**USERS, "user_id": Bag.single(np.array([5, 7]))}, ITEMS)
+
+    with pytest.raises(BadInput, match="2 rows of feature user_id lie outside of its table of 5"):
+        make_tables(process)(bags)
+
+
+def test_a_feature_that_is_missing_is_named(process: Process) -> None:
+    with pytest.raises(BadInput, match="history"):
+        make_tables(process)({"user_id": USERS["user_id"], **ITEMS})
+
+
+def test_configs_follow_the_encoders_specs() -> None:
+    specs = (TableSpec("user_id", 9, ("user_id",)), TableSpec("age", 4, ("age",)))
+
+    made = TableConfig.of_specs(specs, {"user_id": 32}, 8, OptimizerConfig(table_lr=0.3))
+
+    assert [(table.name, table.dim, table.lr) for table in made] == [
+        ("user_id", 32, 0.3),
+        ("age", 8, 0.3),
+    ]

@@ -1,0 +1,161 @@
+"""The training loop: resumption, stopping, schedules and the best epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.errors import ArtifactError, ConfigError
+from tests.trainer.shop import make_task, open_run, run_config
+from trainer import checkpoints
+from trainer.config import RunConfig
+from trainer.data import SessionBatch
+from trainer.distributed import Process
+from trainer.loop import Stopped, Trainer
+from trainer.two_tower import TwoTowerTask
+
+
+def trainer(config: RunConfig, process: Process) -> Trainer[SessionBatch]:
+    run = open_run(config, process)
+    task = make_task(config, process, run.folder)
+    return Trainer(task, run, config.trainer, config.optimizer, process)
+
+
+def values(made: Trainer[SessionBatch]) -> list[Tensor]:
+    """Everything that was trained."""
+    tables = [torch.from_numpy(made.task.tables.rows_of("item_id", 0, 41))]
+    return tables + [value.detach().clone() for value in made.task.dense.parameters()]
+
+
+def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    whole = trainer(run_config(shop_dataset, tmp_path / "whole"), process)
+    whole.train()
+    config = run_config(shop_dataset, tmp_path / "cut", "trainer.checkpoint_every=7")
+
+    cut = trainer(config, process)
+    step = cut._step
+
+    def fail(batch: SessionBatch) -> None:
+        if cut.progress.step == 30:
+            raise KeyboardInterrupt
+        step(batch)
+
+    cut._step = fail  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    resumed = trainer(config, process)
+    resumed.train()
+
+    assert resumed.progress == whole.progress
+    assert_equal(values(resumed), values(whole))
+
+
+def test_a_file_stop_ends_the_run_with_a_checkpoint(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path)
+    made = trainer(config, process)
+    step = made._step
+
+    def stop(batch: SessionBatch) -> None:
+        step(batch)
+        (made.run.folder / "STOP").touch()
+
+    made._step = stop  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        made.train()
+    assert checkpoints.latest(made.folder) == made.folder / "step-10"
+    resumed = trainer(config, process)
+    resumed.train()
+
+    assert resumed.progress.epoch == config.trainer.epochs
+    assert not (made.run.folder / "STOP").exists()
+
+
+def test_rates_fall_in_a_line_and_rise_while_warming_up(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    made = trainer(run_config(shop_dataset, tmp_path, "optimizer.warmup_steps=4"), process)
+    total = 2 * made.batches_per_epoch
+
+    assert made._rate(0) == pytest.approx(1 / 4)
+    assert made._rate(total // 2) == pytest.approx(1 - (total // 2) / total)
+    assert made._rate(total) == 0.0
+
+
+def test_old_checkpoints_are_removed(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    made = trainer(
+        run_config(
+            shop_dataset, tmp_path, "trainer.checkpoint_every=5", "trainer.keep_checkpoints=1"
+        ),
+        process,
+    )
+    made.train()
+
+    assert [path.name for path in made.folder.iterdir()] == [f"step-{made.progress.step}"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    made = trainer(run_config(shop_dataset, tmp_path), process)
+    made._save("step-1")
+    other = trainer(run_config(shop_dataset, tmp_path, "model.hidden=[12]"), process)
+
+    with pytest.raises(ArtifactError, match="not a checkpoint of this run"):
+        checkpoints.load(made.folder / "step-1", other.task.tables, other.task.dense, other.adam)
+
+
+class Judged(TwoTowerTask):
+    """A model whose evaluations are given."""
+
+    given: Iterator[float]
+
+    def evaluate(self) -> dict[str, float]:
+        return {"quality": next(self.given)}
+
+
+def judged(config: RunConfig, process: Process, given: list[float]) -> Trainer[SessionBatch]:
+    run = open_run(config, process)
+    task = make_task(config, process, run.folder)
+    task.__class__ = Judged
+    assert isinstance(task, Judged)
+    task.given = iter(given)
+    return Trainer(task, run, config.trainer, config.optimizer, process)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "trainer.select=quality", "trainer.patience=2")
+    config = replace(config, trainer=replace(config.trainer, epochs=9))
+    made = judged(config, process, [0.1, 0.3, 0.2, 0.25, 0.9])
+
+    metrics = made.train()
+
+    assert metrics == {"quality": 0.3, "epochs": 2.0}
+    assert made.progress.epoch == 2
+
+
+def test_a_metric_that_is_not_measured_is_named(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "trainer.select=recal")
+
+    with pytest.raises(ConfigError, match="recal is not measured; choose of"):
+        judged(config, process, [0.1]).train()

@@ -1,0 +1,165 @@
+"""The two-tower model: its loss, its training, and parity with what it exports."""
+
+from __future__ import annotations
+
+from math import exp, log
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.encoding import Bag, Encoder
+from feature_repo.contract.schema import Entity
+from feature_repo.contract.tables import Tables
+from retrieval.towers import TwoTower, pooled_inputs
+from tests.retrieval import shop
+from tests.trainer.shop import make_task, open_run, run_config
+from trainer.distributed import Process
+from trainer.loop import Trainer
+from trainer.model_config import TwoTowerModelConfig
+from trainer.two_tower import encode_items, judge, rankings, sampled_softmax, train
+
+USERS = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+
+
+def loss(targets: Bag, log_q: list[float], weights: list[float], temperature: float = 1.0) -> float:
+    found = sampled_softmax(
+        USERS, ITEMS, targets, torch.tensor(log_q), temperature, torch.tensor(weights)
+    )
+    return float(found)
+
+
+def test_the_loss_is_softmax_over_the_candidates() -> None:
+    found = loss(Bag(np.array([0, 1]), np.array([0, 1, 2])), [0.0] * 3, [1.0, 1.0])
+
+    first = -log(exp(1) / (exp(1) + exp(0) + exp(0.5)))
+    second = -log(exp(2) / (exp(0) + exp(2) + exp(1)))
+    assert found == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_a_negative_counts_as_often_as_it_is_rare() -> None:
+    found = loss(Bag(np.array([0]), np.array([0, 1, 1])), [log(0.1), log(0.25), log(0.5)], [1.0])
+
+    assert found == pytest.approx(-log(exp(1) / (exp(1) + exp(0) / 0.25 + exp(0.5) / 0.5)))
+
+
+def test_other_targets_of_the_session_are_no_negatives() -> None:
+    found = loss(Bag(np.array([0, 2]), np.array([0, 2, 2])), [0.0] * 3, [1.0, 1.0])
+
+    first = -log(exp(1) / (exp(1) + exp(0)))
+    second = -log(exp(0.5) / (exp(0.5) + exp(0)))
+    assert found == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_targets_weigh_as_they_are_told() -> None:
+    targets = Bag(np.array([0, 1]), np.array([0, 1, 2]))
+
+    assert loss(targets, [0.0] * 3, [1.0, 0.0]) == pytest.approx(
+        loss(Bag(np.array([0]), np.array([0, 1, 1])), [0.0] * 3, [1.0])
+    )
+
+
+def test_temperature_divides_the_scores() -> None:
+    found = loss(Bag(np.array([0]), np.array([0, 1, 1])), [0.0] * 3, [1.0], temperature=0.5)
+
+    assert found == pytest.approx(-log(exp(2) / (exp(2) + exp(0) + exp(1))), rel=1e-5)
+
+
+def test_candidates_weigh_by_their_true_probability(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    task = make_task(run_config(shop_dataset, tmp_path), process, tmp_path)
+    targets = np.repeat(np.arange(1, 41), 2)[:30]
+    seen = np.zeros(41)
+    random = np.random.default_rng(0)
+    for _ in range(4000):
+        drawn = random.choice(41, 30, p=task.catalogue.share)
+        seen[task._candidates(drawn, random)] += 1 / 4000
+
+    log_q = task._log_q(np.arange(1, 41), len(targets)).numpy()
+
+    assert np.exp(log_q) == pytest.approx(seen[1:], abs=0.04)
+
+
+def test_training_learns_the_tastes(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "trainer.epochs=6", "validate=true")
+    model = config.model
+    assert isinstance(model, TwoTowerModelConfig)
+    folder = train(config, model, process)
+    judged = read_table(shop_dataset.sets / "ranking_v1-users-t1" / "users.parquet")
+
+    found = judge(folder / "two_tower", judged, 56.0, k=12)
+
+    # 12 of 40 items at random are 0.3 of the relevant ones; the own taste's best 12 of 20 are more
+    assert found["recall_all_12"] > 0.6
+    assert train(config, model, process) == folder
+
+
+def test_the_exported_model_gives_the_trained_ones_vectors(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "model.user_dropout=0", "model.item_dropout=0")
+    run = open_run(config, process)
+    task = make_task(config, process, run.folder)
+    Trainer(task, run, config.trainer, config.optimizer, process).train()
+    batch = next(task.batches(0))
+
+    task.dense.eval()
+    with torch.no_grad():
+        users, items = task._vectors(batch.users, task.catalogue.encoded)
+    task.export(tmp_path / "export")
+
+    towers = TwoTower.load(tmp_path / "export")
+    tables = Tables.load(tmp_path / "export" / "tables")
+    with torch.no_grad():
+        exported = towers.user_vectors(
+            *pooled_inputs(batch.users, tables, towers.config.user.features)
+        )
+    assert exported.numpy() == pytest.approx(users.numpy(), abs=1e-5)
+    vectors = np.load(tmp_path / "export" / "item_vectors.npy")
+    assert vectors[1:] == pytest.approx(items.numpy()[1:], abs=1e-5)
+    assert not vectors[0].any()
+    assert Encoder.load(tmp_path / "export" / "encoder").schema == shop.SCHEMA
+
+
+def test_forgotten_ids_train_the_unknown_row(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "model.user_dropout=0.5")
+    task = make_task(config, process, tmp_path)
+    before = task.tables.rows_of("user_id", 0, 1)
+
+    task.loss(next(task.batches(0)), 0).backward()
+
+    assert (task.tables.rows_of("user_id", 0, 1) != before).any()
+
+
+def test_items_are_encoded_by_their_rows(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    encoder = make_task(run_config(shop_dataset, tmp_path), process, tmp_path).encoder
+    items = shop.item_table(shop_dataset.edges[1])
+
+    found = encode_items(encoder, items)
+
+    plain = encoder.encode(items, Entity.ITEM)
+    rows = encoder.items.rows(items.column("item_id"))
+    assert found.bags["category"].values[rows].tolist() == plain.bags["category"].values.tolist()
+    assert found.dense[rows].tolist() == plain.dense.tolist()
+    assert found.bags["item_id"].values.tolist() == list(range(encoder.items.num_rows))
+    assert found.bags["category"].values[0] == 0
+
+
+def test_rankings_of_new_items_leave_out_the_known() -> None:
+    items = np.array([[9, 9], [1, 0], [0, 1], [0.8, 0.1]], dtype=np.float32)
+
+    every, fresh = rankings(np.array([[1, 0]], np.float32), items, [np.array([1])], 3)
+
+    assert every.tolist() == [[1, 3, 2]]
+    assert fresh.tolist() == [[3, 2, 0]]
