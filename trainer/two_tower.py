@@ -26,7 +26,7 @@ from feature_repo.contract.artifacts import atomic_path
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, column_of
 from feature_repo.contract.schema import Entity
-from feature_repo.contract.state import DAY_S, Histories, list_column
+from feature_repo.contract.state import DAY_S, list_column
 from feature_repo.contract.tables import Tables
 from retrieval.inputs import encode_users
 from retrieval.metrics import recall_at_k
@@ -47,6 +47,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 SERVICE = "retrieval_v1"
+SEEN = "seen_item_id"
+"""Everything that a user bought, where the rows have it."""
 FOLDER = "two_tower"
 """In the run's folder: encoder, tables, towers and item vectors."""
 
@@ -307,8 +309,9 @@ def judge(folder: Path, judged: pa.Table, half_life_days: float, k: int = 200) -
     vectors = np.load(folder / "item_vectors.npy", allow_pickle=False)
     ids, offsets = list_column(judged, TARGET)
     relevant = np.split(encoder.items.rows(ids), offsets[1:-1])
-    histories = Histories.from_table(judged, encoder.items)
-    bought_before = np.split(histories.item_row, histories.offsets[1:-1])
+    name = SEEN if SEEN in judged.column_names else "history_item_id"
+    ids, offsets = list_column(judged, name)
+    bought_before = np.split(encoder.items.rows(ids), offsets[1:-1])
     every, fresh = rankings(users, vectors, bought_before, k)
     new = [np.setdiff1d(rows, mine) for rows, mine in zip(relevant, bought_before, strict=True)]
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import Dataset
@@ -27,17 +28,17 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path / "best") is None
 
 
-def test_old_and_partial_checkpoints_are_removed(tmp_path: Path, process: Process) -> None:
+def test_old_and_partial_checkpoints_are_removed(tmp_path: Path) -> None:
     for name in ("step-9", "step-100", "step-200.partial", "best"):
         (tmp_path / name).mkdir()
 
-    checkpoints.prune(tmp_path, 1, process)
+    checkpoints.prune(tmp_path, 1, Process(0, 1, 0, torch.device("cpu")))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-100"]
 
 
 def settings(dataset: Dataset, runs: Path) -> list[str]:
-    """Two steps of so many that the rate hardly falls; then the run is stopped."""
+    """A run of four steps with a checkpoint each two."""
     return [
         *SMALL,
         *shop.overrides(dataset, runs),
