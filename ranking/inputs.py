@@ -6,7 +6,8 @@ B requests, I items, N candidates of all requests, F numeric columns, C crosses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from feature_repo.contract.encoding import Encoded, Encoder
-from feature_repo.contract.schema import Encoding, Entity, Feature
+from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from ranking.crosses import Crosses
 from ranking.features import Requests, numeric_features, numeric_matrix
 from ranking.items import ItemSide
@@ -127,10 +128,17 @@ class InputEncoder:
 
     def encode_matrix(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Inputs:
         """As ``encode``, with the numeric matrix at hand."""
-        encoded = self.encoder.encode(user_rows, Entity.USER, requests.now_s)
+        encoded = self._tabled.encode(user_rows, Entity.USER, requests.now_s)
         users = Side(encoded, self._columns(Entity.USER, requests.user_values, len(encoded)))
         columns = self.numeric[Entity.PAIR].encode(values_NF)
         return Inputs(users, requests.user_of, requests.item_of, columns)
+
+    @cached_property
+    def _tabled(self) -> Encoder:
+        """The encoder of what is read from tables alone: numeric features are columns here."""
+        schema = self.encoder.schema
+        kept = (f for f in schema.features if f.encoding is not Encoding.NUMERIC)
+        return replace(self.encoder, schema=Schema(schema.service, tuple(kept)))
 
     def items(self, side: ItemSide) -> Side:
         """Encoded rows of the item side."""

@@ -21,6 +21,7 @@ from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.schema import Feature
 
 Codes = npt.NDArray[np.uint8]
+Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -52,9 +53,9 @@ class Columns:
 class NormalScores:
     """One column's map from values to normal scores, linear between its points."""
 
-    values: Floats
+    values: Doubles
     """[G] rising quantiles of the fitted values, from the least to the greatest."""
-    scores: Floats
+    scores: Doubles
     """[G] rising; of equal quantiles the mean."""
 
     @staticmethod
@@ -62,13 +63,13 @@ class NormalScores:
         """Of the finite values; without any, every score is 0."""
         finite = values[np.isfinite(values)].astype(np.float64)
         if not len(finite):
-            return NormalScores(np.zeros(1, np.float32), np.zeros(1, np.float32))
+            return NormalScores(np.zeros(1), np.zeros(1))
         places = (np.arange(GRID) + 0.5) / GRID
-        points = np.quantile(finite, np.linspace(0.0, 1.0, GRID)).astype(np.float32)
+        points = np.quantile(finite, np.linspace(0.0, 1.0, GRID))
         normal = np.array([NormalDist().inv_cdf(place) for place in places])
         distinct, inverse = np.unique(points, return_inverse=True)
         means = np.bincount(inverse, normal) / np.bincount(inverse)
-        return NormalScores(distinct, means.astype(np.float32))
+        return NormalScores(distinct, means)
 
     def of(self, values: Floats) -> Floats:
         """[N] scores; 0 where missing."""
@@ -115,13 +116,16 @@ class NumericEncoder:
 
     def encode(self, values_NF: Floats) -> Columns:
         """Encode a matrix of these columns."""
-        codes = np.empty(values_NF.shape, dtype=np.uint8)
-        scores = np.empty(values_NF.shape, dtype=np.float32)
+        values_FN = np.ascontiguousarray(values_NF.T, dtype=np.float32)
+        codes_FN = np.empty(values_FN.shape, dtype=np.uint8)
+        scores_FN = np.empty(values_FN.shape, dtype=np.float32)
         for index, (name, cuts) in enumerate(self.quantiles.edges.items()):
-            codes[:, index] = np.searchsorted(cuts, values_NF[:, index], side="left") + 1
-            scores[:, index] = self.normal[name].of(values_NF[:, index])
-        codes[np.isnan(values_NF)] = 0
-        return Columns(codes, scores)
+            normal, values = self.normal[name], values_FN[index]
+            codes_FN[index] = np.searchsorted(cuts, values, side="left") + 1
+            scores_FN[index] = np.interp(values, normal.values, normal.scores)
+        missing = np.isnan(values_FN)
+        codes_FN[missing], scores_FN[missing] = 0, 0.0
+        return Columns(np.ascontiguousarray(codes_FN.T), np.ascontiguousarray(scores_FN.T))
 
     def save(self, path: Path) -> None:
         """Write the cut points and grids as JSON."""
@@ -148,9 +152,9 @@ class NumericEncoder:
             raise ArtifactError(f"{path} does not hold cut points of format 1; train again.")
         edges, normal = {}, {}
         for column in saved["columns"]:
-            cuts, values, scores = (
-                np.array(column[key], dtype=np.float32) for key in ("cuts", "values", "scores")
+            edges[column["name"]] = np.array(column["cuts"], dtype=np.float32)
+            normal[column["name"]] = NormalScores(
+                np.array(column["values"], dtype=np.float64),
+                np.array(column["scores"], dtype=np.float64),
             )
-            edges[column["name"]] = cuts
-            normal[column["name"]] = NormalScores(values, scores)
         return NumericEncoder(Quantiles(edges), normal)

@@ -271,7 +271,7 @@ def _save_arrays(folder: Path, **arrays: npt.NDArray[Any]) -> None:
 def _load_arrays(folder: Path, *names: str) -> dict[str, npt.NDArray[Any]]:
     try:
         return {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
             for name in names
         }
     except (OSError, ValueError) as error:

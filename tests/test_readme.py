@@ -13,6 +13,12 @@ import pytest
 
 FOLDERS = ("benchmarks", "conf", "feature_repo", "ranking", "retrieval", "serving", "trainer")
 
+ANY_USER = (
+    'python -c "import pyarrow.parquet as pq; '
+    "print(pq.read_table('data/complete_journey/canonical/users.parquet')['user_id'][0])\""
+)
+"""A household of the sample; the README asks for household 1."""
+
 
 def block(text: str, name: str) -> str:
     """The bash block between two markers of the README."""
@@ -36,6 +42,7 @@ def test_the_stages_run_as_they_stand_in_the_readme(repository: Path, checkout: 
     script = block((repository / "README.md").read_text(encoding="utf-8"), "stages")
     script = script.replace(". .venv/bin/activate\n", "")
     script = script.replace("ingest data=complete_journey", "ingest data.max_users=200")
+    script = script.replace("--user 1 ", f'--user "$({ANY_USER})" ')
     environment = {
         **{name: value for name, value in os.environ.items() if name != "REDIS_URL"},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

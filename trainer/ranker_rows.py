@@ -81,7 +81,7 @@ class Window:
         """
         retriever = Retriever.load(bundle)
         rows = TrainingSet.open(dataset, SERVICE, "users", str(retriever.about["cutoff"]))
-        _require_labels(rows, dataset, before)
+        require_labels(rows, dataset, before)
         users = read_table(rows.folder / "users.parquet")
         log.info("Finding candidates for %d users of %s.", len(users), rows.folder.name)
         parts = list(_found(retriever, users, new_only))
@@ -115,7 +115,12 @@ class Window:
         )
 
 
-def _require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> None:
+def require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> None:
+    """Check that a set has labels, none of them from the time ``before`` on.
+
+    Raises:
+        ConfigError: it has none, or some are.
+    """
     until = read_json(rows.folder / "set.json").get("until")
     if until is None:
         raise ConfigError(

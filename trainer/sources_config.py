@@ -70,7 +70,7 @@ class GroupConfig:
 def _quotas() -> dict[str, int]:
     return {
         "ann": 100,
-        "buy_again": 150,
+        "buy_again": 200,
         "ease": 100,
         "item_knn": 40,
         "popular": 50,

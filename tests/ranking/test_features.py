@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -94,6 +95,46 @@ def test_visits_are_carried_from_the_last_event_to_now(requests: Requests) -> No
     assert column(requests, "visits_since")[place] == pytest.approx(
         requests.pairs["own_days_since"][place] * visits * log(2) / 56, rel=1e-5
     )
+
+
+def test_groups_have_their_share_of_buyers_and_items_theirs_of_the_groups() -> None:
+    items = shop.item_rows()
+    side = ItemSide.of(items, shop.vocabulary(), shop.encoder())
+    groups, buyers = items["category"].to_pylist(), items["buyers_28d"].to_pylist()
+    mine = sum(b for b, group in zip(buyers, groups, strict=True) if group == groups[4])
+
+    assert side.group_share["category"][4 + 1] == pytest.approx(mine / sum(buyers))
+    assert side.share_of_group["category"][4 + 1] == pytest.approx(buyers[4] / mine)
+    assert np.isnan(side.group_share["category"][[0, shop.NUM_ITEMS]]).all()
+
+
+def test_lift_compares_the_user_with_everybody(requests: Requests) -> None:
+    place = int(np.flatnonzero(requests.pairs["category_share"] > 0)[0])
+    row = int(requests.candidates.item_row[place])
+    mine = requests.pairs["category_share"][place]
+    usual = requests.items.group_share["category"][row]
+
+    assert column(requests, "category_lift")[place] == pytest.approx(
+        log((mine + 1e-4) / (usual + 1e-4)), rel=1e-4
+    )
+    own = requests.items.share_of_group["subcategory"][row]
+    assert column(requests, "share_of_subcategory_buyers")[place] == own
+    assert column(requests, "expected_in_subcategory")[place] == pytest.approx(
+        requests.pairs["subcategory_weight"][place] * own, rel=1e-5
+    )
+
+
+def test_items_are_compared_with_their_own_past(requests: Requests) -> None:
+    given = {"buyers_28d": 8.0, "buyers_7d": 3.0, "first_buyers_28d": 2.0}
+    prices = {"price_28d": 3.0, "price_usual": 4.0}
+    size = len(requests.items.encoded)
+    values = {k: np.full(size, v, np.float32) for k, v in {**given, **prices}.items()}
+    compared = replace(requests, items=replace(requests.items, values=values))
+
+    assert column(compared, "first_share")[0] == 2 / 8
+    assert column(compared, "trend_7d")[0] == pytest.approx(log((1 + 4 * 3) / (1 + 8)))
+    assert column(compared, "price_change")[0] == pytest.approx(log(3 / 4))
+    assert np.isnan(column(requests, "price_change")).all()
 
 
 def test_a_feature_that_the_shop_lacks_is_missing() -> None:

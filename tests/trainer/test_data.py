@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Bag
+from feature_repo.contract.encoding import Bag, query_times_s
 from feature_repo.contract.state import list_column
 from trainer.data import SessionBatch, SessionReader, _known
 from trainer.distributed import Process
@@ -101,3 +101,15 @@ def test_unknown_targets_are_dropped() -> None:
     assert found.offsets.tolist() == [0, 2, 2]
     assert found.weights is not None
     assert found.weights.tolist() == [1.0, 0.0]
+
+
+def test_sessions_before_a_time_are_left_out(shop_dataset: Dataset) -> None:
+    since_s = int(shop_dataset.edges[0].timestamp())
+    sessions = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1")
+    times = [query_times_s(chunk) for chunk in sessions.chunks(["event_timestamp"])]
+    expected = int((np.concatenate(times) >= since_s).sum())
+
+    made = reader(shop_dataset, since_s=since_s)
+
+    assert sum(map(len, made.batches(0))) == expected
+    assert made.num_batches() == -(-expected // 10)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from feature_repo.contract.artifacts import read_manifest
+from feature_repo.contract.artifacts import read_manifest, write_json
 from feature_repo.contract.dataset import Clock, Dataset, IdType, parse_time
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
@@ -29,15 +29,18 @@ from trainer.ranker_rows import (
     encode_windows,
     joined,
     labelled,
+    require_labels,
     targets_of,
 )
 from trainer.runs import Run
+from trainer.sets import TrainingSet
 from trainer.wide_deep import (
     WideDeepTask,
     hits_of,
     listwise_loss,
     make_batch,
     sampled,
+    train,
     write_bundle,
 )
 from trainer.wide_deep_config import WideDeepModelConfig
@@ -326,6 +329,33 @@ def test_the_wide_side_reads_the_numeric_matrix_of_the_trained_columns(
     assert values.shape == rows.inputs.columns.codes.shape
     assert inputs.numeric[Entity.PAIR].names[0] == "own_count"
     assert inputs.crosses.crosses[-1].features == ("segment", "brand")
+
+
+def test_training_without_a_retriever_is_refused(dataset: Dataset, process: Process) -> None:
+    made = config(dataset)
+    assert isinstance(made.model, WideDeepModelConfig)
+
+    with pytest.raises(ConfigError, match="needs retriever=DIR"):
+        train(made, made.model, process)
+
+
+@pytest.mark.parametrize(
+    ("until", "reason"),
+    [(None, "has no labels"), ("2020-10-15T00:00:00+00:00", "past the cut-off t2")],
+)
+def test_labels_from_the_cutoff_on_are_refused(
+    dataset: Dataset, tmp_path: Path, until: str | None, reason: str
+) -> None:
+    write_json(tmp_path / "set.json", {"until": until})
+
+    with pytest.raises(ConfigError, match=reason):
+        require_labels(TrainingSet(tmp_path, shop.SCHEMA), dataset, before="t2")
+
+
+def test_labels_that_end_at_the_cutoff_are_taken(dataset: Dataset, tmp_path: Path) -> None:
+    write_json(tmp_path / "set.json", {"until": dataset.edges[2].isoformat()})
+
+    require_labels(TrainingSet(tmp_path, shop.SCHEMA), dataset, before="t2")
 
 
 def test_settings_out_of_range_are_refused() -> None:
