@@ -303,6 +303,7 @@ class Quickstart:
                     tuple(command),
                     (release, rows),
                     (out,),
+                    code=("feature_repo", "retrieval", "ranking", "serving"),
                 )
             )
             found.append(out)
@@ -390,7 +391,7 @@ def run(arguments: argparse.Namespace) -> None:
     edge = 3 if arguments.cutoff == "latest" else 2
     stages = Stages(shop.root / ".stages", force=arguments.force)
     quick = Quickstart(shop, stages, Path("runs").resolve(), Path("releases").resolve())
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     quick.prepare(edge)
     judged = None if edge == 3 else quick.validate()
     release, lists = quick.release(edge)

@@ -21,6 +21,8 @@ from rich.table import Table
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import REPOSITORY
 from feature_repo.contract.errors import ShoprecError
+from trainer.evaluation.markdown import TITLES, decimal, interval, percent
+from trainer.evaluation.result import Evaluation, MethodResult
 from trainer.stages import StageResult
 
 log = logging.getLogger(__name__)
@@ -121,11 +123,35 @@ def _item_row(item: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def show_results(console: Console, evaluation: Path) -> None:
-    """Print the Markdown tables of an evaluation's folder."""
-    from rich.markdown import Markdown
+def show_results(console: Console, folder: Path) -> None:
+    """Print the main figures of an evaluation; its folder holds the rest."""
+    evaluation = Evaluation.load(folder / "evaluation.json")
+    for name, task in evaluation.tasks.items():
+        table = Table(
+            title=f"{TITLES.get(name, name)}: {task.users:,} users, {evaluation.split}, "
+            f"top {evaluation.k}",
+            title_justify="left",
+            title_style="bold",
+        )
+        table.add_column("")
+        for title in ("NDCG", "95% interval", "precision", "recall", "hit rate", "coverage"):
+            table.add_column(title, justify="right")
+        for method in task.methods:
+            style = "bold" if method.is_system else ""
+            table.add_row(*_result_row(method), style=style)
+        console.print(table)
 
-    console.print(Markdown((evaluation / "evaluation.md").read_text(encoding="utf-8")))
+
+def _result_row(method: MethodResult) -> tuple[str, ...]:
+    ndcg = method.metrics["ndcg"]
+    shares = (method.metrics[name].mean for name in ("precision", "recall", "hit_rate"))
+    return (
+        method.label,
+        decimal(ndcg.mean),
+        interval(ndcg),
+        *(decimal(share) for share in shares),
+        percent(method.coverage),
+    )
 
 
 def show_stages(console: Console, results: Sequence[StageResult]) -> None:
