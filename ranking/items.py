@@ -11,13 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.encoding import (
-    Encoded,
-    Encoder,
-    column_of,
-    numeric_values,
-    query_times_s,
-)
+from feature_repo.contract.columns import column_of
+from feature_repo.contract.encoding import Encoded, Encoder, numeric_values, query_times_s
 from feature_repo.contract.pairs import PairCatalogue
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.vocabulary import Vocabulary

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.errors import BadInput
-from feature_repo.contract.state import list_column
 from feature_repo.contract.vocabulary import Vocabulary
 
 Bools = npt.NDArray[np.bool_]

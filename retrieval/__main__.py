@@ -15,6 +15,7 @@ from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.candidates import TopK
 from feature_repo.contract.dataset import IdType, parse_time
 from feature_repo.contract.errors import BadInput, ShoprecError
+from feature_repo.contract.vocabulary import id_arrow_type
 from retrieval.retriever import Retriever
 
 
@@ -66,7 +67,7 @@ def read_users(arguments: argparse.Namespace, retriever: Retriever) -> pa.Table:
 
 def wanted_ids(arguments: argparse.Namespace, id_type: IdType) -> pa.Array:
     """The ids asked for, in the bundle's type."""
-    arrow_type = pa.int64() if id_type is IdType.INT64 else pa.string()
+    arrow_type = id_arrow_type(id_type)
     if arguments.users is not None:
         column = read_table(arguments.users, ["user_id"]).column("user_id")
         return pc.unique(column.combine_chunks().cast(arrow_type))

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.schema import Encoding, Entity
-from feature_repo.contract.state import DAY_S, list_column
+from feature_repo.contract.state import DAY_S
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

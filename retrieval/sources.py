@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.contract.artifacts import atomic_path
+from feature_repo.contract.artifacts import write_array
 from feature_repo.contract.candidates import TopK
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.state import Histories
@@ -264,8 +264,7 @@ def empty(num_users: int, k: int) -> TopK:
 
 def _save_arrays(folder: Path, **arrays: npt.NDArray[Any]) -> None:
     for name, array in arrays.items():
-        with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        write_array(folder / f"{name}.npy", array)
 
 
 def _load_arrays(folder: Path, *names: str) -> dict[str, npt.NDArray[Any]]:

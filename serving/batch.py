@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from feature_repo.contract.artifacts import atomic_path, read_table
-from feature_repo.contract.encoding import column_of
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.errors import BadInput
 from serving.about import require_release
 from serving.console import answer, run

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.contract.encoding import column_of
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.vocabulary import Vocabulary
 from serving.ids import BadField

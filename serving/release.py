@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.artifacts import read_table
-from feature_repo.contract.encoding import column_of
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.schema import Schema
 from ranking.policy import Filter, Lists, rank_lists, seen_rows
 from ranking.scorer import Scorer

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.schema import Encoding, Entity
-from feature_repo.contract.state import list_column
 from retrieval.inputs import HISTORY_TIME, HISTORY_WEIGHT, encode_users
 from trainer.distributed import Process
 from trainer.sets import TARGET, TrainingSet

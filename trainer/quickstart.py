@@ -77,6 +77,11 @@ class Shop:
         return Shop(data, name, root, (f"data={data}", f"data.root={root}", *kept))
 
     @property
+    def is_default(self) -> bool:
+        """Whether it is the data set that the README's table is about, whole."""
+        return self.overrides == Shop.from_overrides(()).overrides
+
+    @property
     def named(self) -> tuple[str, ...]:
         """The settings that name the data set, for commands that need no others."""
         return (f"data={self.data}", f"data.name={self.name}", f"data.root={self.root}")
@@ -401,10 +406,10 @@ def run(arguments: argparse.Namespace) -> None:
     show_answers(console, release, _askers(quick.dataset, lists[0]))
     if judged is not None:
         show_results(console, judged)
-    if arguments.report and judged is not None:
+    if arguments.report and judged is not None and shop.is_default:
         _write_readme(judged)
     show_stages(console, stages.results)
-    console.print(_next_steps(release, judged))
+    console.print(_next_steps(shop, release, judged))
 
 
 def _askers(dataset: Dataset, lists: Path) -> list[tuple[int | str, str]]:
@@ -412,14 +417,15 @@ def _askers(dataset: Dataset, lists: Path) -> list[tuple[int | str, str]]:
     return [*((user, "user") for user in sample_users(lists)), (stranger, "unknown user")]
 
 
-def _next_steps(release: Path, judged: Path | None) -> str:
+def _next_steps(shop: Shop, release: Path, judged: Path | None) -> str:
     plots = "" if judged is None else f"\nPlots and intervals: {judged}"
+    data = "" if shop.is_default else f" {' '.join(shop.named)}"
+    experiment = f"experiment={shop.experiment('two_tower')}"
     return (
         f"Release: {release}{plots}\n"
-        "Next: make serve, then curl -s localhost:8000/recommend/ "
-        """-H 'content-type: application/json' -d '{"user_id": 1, "n": 5}'\n"""
-        "      python -m trainer experiment=complete_journey/two_tower cutoff=t1 model.dim=128\n"
-        "      make report computes the table of the test weeks"
+        "Next: make serve, then open http://127.0.0.1:8000/docs and ask for a user's list\n"
+        f"      python -m trainer {experiment}{data} cutoff=t1 model.dim=128\n"
+        "      the same command with --report judges the test window, once (make report)"
     )
 
 
@@ -443,7 +449,9 @@ def parser() -> argparse.ArgumentParser:
         "--cutoff", choices=["latest"], help="latest: train on everything; nothing is judged"
     )
     found.add_argument(
-        "--report", action="store_true", help="judge the test window and write README's table"
+        "--report",
+        action="store_true",
+        help="judge the test window; for complete_journey, write README's table",
     )
     found.add_argument("--force", action="store_true", help="run every stage again")
     return found

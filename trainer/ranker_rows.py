@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from feature_repo.contract.artifacts import read_json, read_table
 from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset, parse_time
-from feature_repo.contract.encoding import Bag, Encoded, Encoder, column_of, query_times_s
+from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Schema
-from feature_repo.contract.state import list_column
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import InputEncoder, Inputs, Side

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.contract.artifacts import read_table, sha256_file
+from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Encoder, column_of
+from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.schema import Encoding, Entity, Schema
-from feature_repo.contract.state import list_column
 from feature_repo.contract.vocabulary import Vocabulary
 
 Ints = npt.NDArray[np.int64]

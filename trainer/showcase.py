@@ -18,7 +18,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import REPOSITORY
 from feature_repo.contract.errors import ShoprecError
 from trainer.evaluation.markdown import TITLES, decimal, interval, percent
@@ -185,10 +184,3 @@ def sample_users(lists: Path, count: int = 3) -> list[int | str]:
     ).to_pylist()
     step = max(len(ids) // (count + 1), 1)
     return ids[step::step][:count]
-
-
-def release_about(release: Path) -> dict[str, Any]:
-    """What a release says of itself."""
-    about = read_json(release / "manifest.json")["about"]
-    assert isinstance(about, dict)
-    return about

@@ -26,8 +26,9 @@ from feature_repo.contract.artifacts import (
     write_manifest,
     write_table,
 )
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Encoder, column_of
+from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
 from feature_repo.contract.events import EventType
 from feature_repo.contract.state import DAY_S

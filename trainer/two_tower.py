@@ -22,11 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feature_repo.contract.artifacts import atomic_path
+from feature_repo.contract.artifacts import write_array
+from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Bag, Encoded, Encoder, column_of
+from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.schema import Entity
-from feature_repo.contract.state import DAY_S, list_column
+from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import Tables
 from retrieval.inputs import encode_users
 from retrieval.metrics import recall_at_k
@@ -262,8 +263,7 @@ class TwoTowerTask:
             vectors = item_vectors(
                 TwoTower.load(folder), Tables.load(folder / "tables"), self.catalogue.encoded
             )
-            with atomic_path(folder / "item_vectors.npy") as path, path.open("wb") as file:
-                np.save(file, vectors, allow_pickle=False)
+            write_array(folder / "item_vectors.npy", vectors)
         self.process.barrier()
 
     def evaluate(self) -> dict[str, float]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -101,6 +103,12 @@ def write_table(target: Path, table: pa.Table, row_group_size: int = 65_536) -> 
     """Write an Arrow table as zstd Parquet, atomically."""
     with atomic_path(target) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=row_group_size)
+
+
+def write_array(target: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as ``.npy``, atomically and never as a pickle."""
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.artifacts import atomic_folder, read_json, write_json, write_manifest
+from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import Derive, Encoding, Entity, Feature, Schema
-from feature_repo.contract.state import DAY_S, list_column
+from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
 
 KIND = "encoder"
@@ -269,20 +270,6 @@ class Encoder:
             Quantiles({name: np.array(cuts, np.float32) for name, cuts in edges.items()}),
             int(about["history_length"]),
         )
-
-
-def column_of(table: pa.Table, name: str) -> pa.Array:
-    """One column as one array.
-
-    Raises:
-        BadInput: there is none of that name.
-    """
-    if name not in table.column_names:
-        raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
-    column = table.column(name)
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def query_times_s(table: pa.Table) -> Ints:

@@ -20,6 +20,7 @@ from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, StoreUnavailable
 from feature_repo.contract.schema import Entity, Feature, Schema
 from feature_repo.contract.values import decode_timestamp_s, decode_value
+from feature_repo.contract.vocabulary import id_arrow_type
 
 _STRING, _INT64 = 2, 4
 """``ValueType`` numbers of the entity key's value."""
@@ -102,7 +103,7 @@ class OnlineReader:
         """
         replies = self._fetch([entity_key("user_id", value, self._project) for value in user_ids])
         columns = self._columns(replies, now)
-        ids = pa.array(user_ids, pa.int64() if self._user_id is IdType.INT64 else pa.string())
+        ids = pa.array(user_ids, id_arrow_type(self._user_id))
         times = pa.array([now] * len(user_ids), pa.timestamp("us", tz="UTC"))
         table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
         return UserRows(table, [any(value is not None for value in reply) for reply in replies])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.encoding import column_of
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.schema import Encoding, Entity, Feature
 from feature_repo.contract.state import DAY_S, Histories
 from feature_repo.contract.vocabulary import Vocabulary

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
 
@@ -182,27 +183,6 @@ class Histories:
             _numbers(table, "history_last_s", offsets, np.int64),
             _numbers(table, "history_gap_sq", offsets, np.float32),
         )
-
-
-def list_column(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """The flat values and the [B+1] offsets of a list column; a null list is empty.
-
-    Raises:
-        BadInput: there is no such column, or it holds no lists.
-    """
-    if name not in table.column_names:
-        raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
-    column = table.column(name)
-    if pa.types.is_null(column.type):
-        return pa.array([], type=pa.int64()), np.zeros(len(column) + 1, dtype=np.int64)
-    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-        raise BadInput(f"Column {name!r} holds {column.type}; expected lists.")
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    lengths = np.asarray(array.value_lengths().fill_null(0), dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-    return array.flatten(), offsets
 
 
 def _numbers(

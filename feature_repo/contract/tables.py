@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.contract.artifacts import atomic_path, read_json, write_json
+from feature_repo.contract.artifacts import read_json, write_array, write_json
 from feature_repo.contract.encoding import Bag, TableSpec
 from feature_repo.contract.errors import ArtifactError
 
@@ -59,8 +59,7 @@ class Tables:
     def save(self, folder: Path, dtype: npt.DTypeLike = np.float32) -> None:
         """Write every table as ``<name>.npy`` and ``tables.json``, atomically each."""
         for name, table in self.tables.items():
-            with atomic_path(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, table.astype(dtype), allow_pickle=False)
+            write_array(folder / f"{name}.npy", table.astype(dtype))
         write_json(folder / "tables.json", dict(self.table_of))
 
     @staticmethod

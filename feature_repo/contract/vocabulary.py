@@ -16,7 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.contract.artifacts import atomic_folder, read_table, write_manifest, write_table
+from feature_repo.contract.artifacts import (
+    atomic_folder,
+    read_table,
+    write_array,
+    write_manifest,
+    write_table,
+)
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 
@@ -100,8 +106,8 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Write the vocabulary as a folder, atomically."""
         with atomic_folder(folder) as temporary:
-            np.save(temporary / "keys.npy", self.keys)
-            np.save(temporary / "rows.npy", self.key_rows)
+            write_array(temporary / "keys.npy", self.keys)
+            write_array(temporary / "rows.npy", self.key_rows)
             write_table(temporary / "ids.parquet", pa.table({"id": self.ids}))
             write_manifest(temporary, KIND, {"id_type": self.id_type.value, "size": len(self)})
 
@@ -118,12 +124,13 @@ class Vocabulary:
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} is not a vocabulary: {error}") from error
         ids = read_table(folder / "ids.parquet").column("id").combine_chunks()
-        if ids.type != _arrow_type(id_type):
+        if ids.type != id_arrow_type(id_type):
             raise ArtifactError(f"{folder} holds ids of type {ids.type}; expected {id_type}.")
         return Vocabulary(id_type, keys, rows, ids)
 
 
-def _arrow_type(id_type: IdType) -> pa.DataType:
+def id_arrow_type(id_type: IdType) -> pa.DataType:
+    """Arrow's type for ids."""
     return pa.int64() if id_type is IdType.INT64 else pa.string()
 
 
@@ -134,7 +141,7 @@ def _typed(ids: Any, id_type: IdType) -> pa.Array:
             array = array.combine_chunks()
         if not isinstance(array, pa.Array):
             array = pa.array(array)
-        return array if array.type == _arrow_type(id_type) else array.cast(_arrow_type(id_type))
+        return array if array.type == id_arrow_type(id_type) else array.cast(id_arrow_type(id_type))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise BadInput(f"These ids cannot be read as {id_type.value}: {error}") from error
 

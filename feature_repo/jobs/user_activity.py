@@ -6,15 +6,16 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo.contract.dataset import Dataset, IdType
+from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table
-from feature_repo.jobs.user_history import TIMESTAMP, arrow_type, from_epoch_s, growth
+from feature_repo.jobs.user_history import TIMESTAMP, from_epoch_s, growth
 
 
 def activity_schema(user_id: IdType) -> pa.Schema:
     """The columns of ``user_activity.parquet``."""
     return pa.schema(
         {
-            "user_id": arrow_type(user_id),
+            "user_id": id_arrow_type(user_id),
             "event_timestamp": TIMESTAMP,
             "events_total": pa.int64(),
             "sessions_total": pa.int64(),

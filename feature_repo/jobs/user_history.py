@@ -12,6 +12,7 @@ import pyarrow as pa
 from feature_repo.contract.dataset import Dataset, IdType
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.state import DAY_S
+from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table
 
 MAX_HALF_LIVES = 900
@@ -24,9 +25,9 @@ def history_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
     """The columns of ``user_history.parquet``."""
     return pa.schema(
         {
-            "user_id": arrow_type(user_id),
+            "user_id": id_arrow_type(user_id),
             "event_timestamp": TIMESTAMP,
-            "history_item_id": pa.list_(arrow_type(item_id)),
+            "history_item_id": pa.list_(id_arrow_type(item_id)),
             "history_count": pa.list_(pa.int64()),
             "history_weight": pa.list_(pa.float32()),
             "history_first_s": pa.list_(pa.int64()),
@@ -34,11 +35,6 @@ def history_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
             "history_gap_sq": pa.list_(pa.float32()),
         }
     )
-
-
-def arrow_type(id_type: IdType) -> pa.DataType:
-    """Arrow's type for ids."""
-    return pa.int64() if id_type is IdType.INT64 else pa.string()
 
 
 def histories(

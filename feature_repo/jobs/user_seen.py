@@ -10,22 +10,21 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo.contract.dataset import Dataset, IdType
+from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table, text
+from feature_repo.jobs.user_history import TIMESTAMP
 
 SEEN_ITEMS = 2_000
 """Most distinct items that are remembered of one user."""
 
-VIEW = "user_seen"
-
 
 def seen_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
     """The columns of ``user_seen.parquet``; most recently bought items first."""
-    types = {IdType.INT64: pa.int64(), IdType.STRING: pa.string()}
     return pa.schema(
         {
-            "user_id": types[user_id],
-            "event_timestamp": pa.timestamp("us", tz="UTC"),
-            "seen_item_id": pa.list_(types[item_id]),
+            "user_id": id_arrow_type(user_id),
+            "event_timestamp": TIMESTAMP,
+            "seen_item_id": pa.list_(id_arrow_type(item_id)),
         }
     )
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, query_times_s
-from feature_repo.contract.state import list_column
 from trainer.data import SessionBatch, SessionReader, _known
 from trainer.distributed import Process
 from trainer.sets import TrainingSet, fit_encoder

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import IdType
-from feature_repo.contract.encoding import column_of
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
 from trainer.evaluation.window import Window

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.encoding import (
     Bag,
@@ -20,7 +21,6 @@ from feature_repo.contract.encoding import (
     Quantiles,
     TableSpec,
     categorical_rows,
-    column_of,
     numeric_values,
     query_times_s,
 )

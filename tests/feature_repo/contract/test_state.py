@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.state import (
@@ -18,7 +19,6 @@ from feature_repo.contract.state import (
     ItemState,
     UserState,
     fold,
-    list_column,
 )
 from feature_repo.contract.vocabulary import Vocabulary
 

@@ -43,7 +43,7 @@ def test_null_is_not_the_empty_string_nor_zero() -> None:
 @given(EITHER, st.data())
 def test_rows_and_ids_are_inverse(kind_and_ids: tuple[IdType, list[Any]], data: Any) -> None:
     kind, ids = kind_and_ids
-    found = Vocabulary.build(pa.array(ids, vocabulary._arrow_type(kind)), kind)
+    found = Vocabulary.build(pa.array(ids, vocabulary.id_arrow_type(kind)), kind)
 
     rows = np.arange(1, found.num_rows, dtype=np.int64)
     assert found.rows(pa.array(found.ids_of(rows), found.ids.type)).tolist() == rows.tolist()
@@ -59,7 +59,7 @@ def test_known_ids_keep_their_rows_when_the_vocabulary_grows(
     kind_and_ids: tuple[IdType, list[Any]], data: Any
 ) -> None:
     kind, ids = kind_and_ids
-    arrow = vocabulary._arrow_type(kind)
+    arrow = vocabulary.id_arrow_type(kind)
     base = Vocabulary.build(pa.array(ids, arrow), kind)
     more = data.draw(IDS[kind])
 
@@ -129,7 +129,7 @@ def test_two_strings_of_one_key_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 @given(EITHER)
 def test_a_saved_vocabulary_comes_back_equal(kind_and_ids: tuple[IdType, list[Any]]) -> None:
     kind, ids = kind_and_ids
-    found = Vocabulary.build(pa.array(ids, vocabulary._arrow_type(kind)), kind)
+    found = Vocabulary.build(pa.array(ids, vocabulary.id_arrow_type(kind)), kind)
     with tempfile.TemporaryDirectory() as folder:
         found.save(Path(folder) / "v")
         loaded = Vocabulary.load(Path(folder) / "v", kind)

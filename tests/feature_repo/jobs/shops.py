@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.contract.dataset import Clock, Dataset, IdType
+from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.canonical import ITEM_ATTRIBUTES, USER_ATTRIBUTES
-from feature_repo.jobs.user_history import TIMESTAMP, arrow_type
+from feature_repo.jobs.user_history import TIMESTAMP
 
 Id = int | str
 
@@ -60,7 +61,7 @@ def write_shop(
 ) -> Dataset:
     """Write a shop's canonical tables and ``dataset.json``; edges are days after the start."""
     user_id, item_id = (_id_type(events[0][key]) for key in ("user_id", "item_id"))
-    keys = {"user_id": arrow_type(user_id), "item_id": arrow_type(item_id)}
+    keys = {"user_id": id_arrow_type(user_id), "item_id": id_arrow_type(item_id)}
     ordered = sorted(events, key=lambda e: (e["user_id"], e["event_timestamp"], e["item_id"]))
     canonical = root / "canonical"
     canonical.mkdir(parents=True, exist_ok=True)
