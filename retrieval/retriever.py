@@ -76,7 +76,7 @@ class Retriever:
         return Retriever(
             about,
             encoder,
-            _plain(Tables.load(folder / "tables")),
+            Tables.load(folder / "tables"),
             TwoTower.load(folder),
             sources,
             {name: int(k) for name, k in about["quotas"].items()},
@@ -132,12 +132,6 @@ class Retriever:
             BadInput: a feature's column is missing or of a wrong type, named.
         """
         return merge(self.lists(self.batch(user_rows, now_s, excluded)), excluded)
-
-
-def _plain(tables: Tables) -> Tables:
-    """The tables as plain arrays over the same memory: a memmap is slower to take rows of."""
-    plain = {name: np.asarray(table) for name, table in tables.tables.items()}
-    return Tables(plain, tables.table_of)
 
 
 def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:

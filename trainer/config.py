@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.tables import TableForm
 from retrieval.index import Kind
 from trainer.distributed import Device
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
@@ -35,6 +36,24 @@ class Schedule(Enum):
     constant = "constant"
     linear = "linear"
     """Falls in a straight line to zero at the last step."""
+    cosine = "cosine"
+    """Falls along half a cosine to zero at the last step."""
+
+
+class Precision(Enum):
+    """Of numbers in memory."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    """Half the memory; FBGEMM rounds stochastically, so that small updates are not lost."""
+
+
+class Compute(Enum):
+    """Of the dense layers' products."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    """By torch's autocast."""
 
 
 @dataclass
@@ -45,10 +64,15 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Of the dense layers, decoupled (AdamW)."""
     table_lr: float = 0.05
+    table_lrs: dict[str, float] = field(default_factory=dict)
+    """Table -> its learning rate, where it is not ``table_lr``."""
+    table_dtype: Precision = Precision.fp32
     table_eps: float = 1e-8
     init_std: float = 0.05
     """Standard deviation of a table's first values."""
     schedule: Schedule = Schedule.linear
+    table_schedule: Schedule | None = None
+    """Of the tables' rates; null: as ``schedule``."""
     warmup_steps: int = 0
     """Steps over which rates rise from zero."""
     clip_norm: float | None = None
@@ -61,6 +85,8 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_steps"):
             value = getattr(self, name)
             require(value >= 0, f"optimizer.{name} must not be negative; got {value}.")
+        for table, rate in self.table_lrs.items():
+            require(rate >= 0, f"optimizer.table_lrs.{table} must not be negative; got {rate}.")
         require(
             self.clip_norm is None or self.clip_norm > 0,
             f"optimizer.clip_norm must be above zero or null; got {self.clip_norm}.",
@@ -73,7 +99,7 @@ class LoopConfig:
 
     epochs: int = 3
     batch_size: int = 256
-    """Examples a step and process: sessions for two_tower, users for wide_deep."""
+    """Examples a step, over all processes: sessions for two_tower, users for wide_deep."""
     max_steps: int | None = None
     """Stop each epoch after this many steps; null: at its end."""
     evaluate_every: int = 1
@@ -87,11 +113,24 @@ class LoopConfig:
     checkpoint_every: int | None = None
     """Steps between checkpoints, beside those at the ends of epochs; null: none."""
     keep_checkpoints: int = 2
+    compute: Compute = Compute.fp32
+    streams: int = 8
+    """Sequences that the row groups of a training set form; a process reads those that its part
+    of a batch lies in. On a cluster: as many as there are processes."""
+    shuffle_rows: int = 262_144
+    """Examples that are mixed with one another; bounds the reader's memory."""
     cache_encoded: bool = True
     """Keep encoded examples in memory after the first epoch."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every", "keep_checkpoints"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "log_every",
+            "keep_checkpoints",
+            "streams",
+            "shuffle_rows",
+        ):
             value = getattr(self, name)
             require(value > 0, f"trainer.{name} must be above zero; got {value}.")
         for name in ("evaluate_every", "patience"):
@@ -175,6 +214,11 @@ class RunConfig(DataChoice):
     retriever: str | None = None
     """For wide_deep: the retriever bundle, fitted one window before the cut-off."""
     seed: int = 0
+    warm_start: str | None = None
+    """Folder of an earlier run of the same model, whose vocabularies, values and optimiser state
+    this run begins with: known ids keep their rows, new ones get rows after them."""
+    export_tables: TableForm = TableForm.fp32
+    """How the finished run's tables are written: fp32, fp16, or int8 with a factor a row."""
     validate: bool = False
     """Measure on what was bought in the window after the cut-off, to choose settings by. Never
     where that window is the test."""

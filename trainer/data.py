@@ -1,10 +1,15 @@
-"""Sessions as batches for the two-tower model: read by row groups, shared among processes."""
+"""Sessions as batches for the two-tower model: read by row groups, shared among processes.
+
+A training set is dealt out to a few streams, each a sequence of row groups. Every batch takes the
+next rows of every stream, so that what is in a batch depends on seed, epoch and place alone; a
+process reads the streams that its part of the batch lies in.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +36,10 @@ class SessionBatch:
     users: Encoded
     targets: Bag
     """Rows of the bought items that the vocabulary knows; weight 0 for those bought before."""
+    first: int = 0
+    """Place of the first session in the batch of all processes."""
+    total: int = 0
+    """Sessions in the batch of all processes."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -51,11 +60,10 @@ class SessionBatch:
 
 
 class SessionReader:
-    """One process's share of a training set, in batches.
+    """One process's part of a training set's batches.
 
-    Each row group is dealt out to the processes by the seed, so that all have equally many rows
-    and batches: one that had more would wait for the others for ever. Row groups are read in
-    random order and mixed, ``shuffle_rows`` rows at a time.
+    All processes have equally many batches, whose parts differ by one session at most. Memory is
+    bounded by ``shuffle_rows``, or by one row group a stream where that is more.
     """
 
     def __init__(
@@ -69,71 +77,95 @@ class SessionReader:
         seed: int,
         cache: bool,
         since_s: int | None = None,
+        streams: int = 8,
         shuffle_rows: int = 262_144,
     ) -> None:
-        """``since_s``: sessions before that time, in epoch seconds, are left out."""
+        """Look at the row groups' sizes.
+
+        Args:
+            sessions: the set.
+            encoder: makes the inputs.
+            process: this one.
+            batch_size: sessions a batch, of all processes together.
+            half_life_days: of decayed counts.
+            seed: of the order.
+            cache: whether to keep encoded row groups in memory.
+            since_s: sessions before that time, in epoch seconds, are left out.
+            streams: how many sequences the row groups form; at most one a row group.
+            shuffle_rows: rows that are mixed with one another, over all streams.
+        """
         self.sessions = sessions
         self.encoder = encoder
         self.process = process
-        self.batch_size = batch_size
         self.half_life_days = half_life_days
         self.seed = seed
         self.cache = cache
-        self.shuffle_rows = shuffle_rows
         self._chunks: dict[int, SessionBatch] = {}
-        self._file = sessions.users
-        self._rows = [_rows_since(table, since_s) for table in sessions.chunks(["event_timestamp"])]
+        self._kept = None if since_s is None else _rows_since(sessions, since_s)
+        self._sizes = (
+            sessions.group_sizes()
+            if self._kept is None
+            else np.array([len(rows) for rows in self._kept], dtype=np.int64)
+        )
+        filled = np.flatnonzero(self._sizes)
+        order = np.random.default_rng(seed).permutation(filled)
+        num_streams = max(1, min(streams, len(filled)))
+        self._streams = [order[index::num_streams] for index in range(num_streams)]
+        self._window = max(1, shuffle_rows // num_streams)
+        self._num_batches = -(-int(self._sizes.sum()) // batch_size)
 
     def num_batches(self) -> int:
         """Batches an epoch, the same on every process."""
-        return -(-sum(map(self._share_size, map(len, self._rows))) // self.batch_size)
+        return self._num_batches
 
-    def batches(self, epoch: int) -> Iterator[SessionBatch]:
-        """This process's batches of an epoch, in the order that seed and epoch give."""
-        rng = np.random.default_rng([self.seed, epoch, self.process.rank])
-        left: SessionBatch | None = None
-        for mixed in self._mixed(epoch):
-            rows = mixed.take(rng.permutation(len(mixed)))
-            rows = rows if left is None else SessionBatch.concat([left, rows])
-            stop = len(rows) - len(rows) % self.batch_size
-            for start in range(0, stop, self.batch_size):
-                yield rows.take(np.arange(start, start + self.batch_size))
-            left = rows.take(np.arange(stop, len(rows)))
-        if left is not None and len(left):
-            yield left
+    def batches(self, epoch: int, first: int = 0) -> Iterator[SessionBatch]:
+        """This process's parts of an epoch's batches from ``first`` on."""
+        streams = [self._stream(epoch, index) for index in range(len(self._streams))]
+        for batch in range(first, self._num_batches):
+            yield self._batch(streams, batch)
 
-    def _mixed(self, epoch: int) -> Iterator[SessionBatch]:
-        """Row groups in the epoch's order, several at a time."""
-        held: list[SessionBatch] = []
-        for group in np.random.default_rng([self.seed, epoch]).permutation(len(self._rows)):
-            if len(self._rows[group]):
-                held.append(self._chunk(int(group)))
-            if sum(map(len, held)) >= self.shuffle_rows:
-                yield SessionBatch.concat(held)
-                held = []
-        if held:
-            yield SessionBatch.concat(held)
+    def _batch(self, streams: list[_StreamRows], batch: int) -> SessionBatch:
+        bounds = [stream.bounds(batch, self._num_batches) for stream in streams]
+        ends = np.cumsum([0, *(stop - start for start, stop in bounds)])
+        mine = self.process.share_of(int(ends[-1]))
+        parts: list[SessionBatch] = []
+        for stream, (start, stop), before in zip(streams, bounds, ends, strict=False):
+            low = max(start, start + mine.start - int(before))
+            high = min(stop, start + mine.stop - int(before))
+            if low < high:
+                parts.extend(stream.rows(low, high))
+        found = SessionBatch.concat(parts) if parts else self._chunk(self._any_group).take(_NONE)
+        return replace(found, first=mine.start, total=int(ends[-1]))
+
+    @property
+    def _any_group(self) -> int:
+        return int(self._streams[0][0])
+
+    def _stream(self, epoch: int, index: int) -> _StreamRows:
+        groups = np.random.default_rng([self.seed, epoch, index]).permutation(self._streams[index])
+        windows: list[list[int]] = [[]]
+        for group in groups:
+            if sum(self._sizes[g] for g in windows[-1]) >= self._window:
+                windows.append([])
+            windows[-1].append(int(group))
+        sizes = [int(self._sizes[window].sum()) for window in windows]
+        ends = np.cumsum([0, *sizes])
+        return _StreamRows(self, windows, ends, epoch, index, len(self._streams))
+
+    def chunk(self, groups: list[int]) -> SessionBatch:
+        """The sessions of some row groups."""
+        return SessionBatch.concat([self._chunk(group) for group in groups])
 
     def _chunk(self, group: int) -> SessionBatch:
         if group in self._chunks:
             return self._chunks[group]
-        table = self._file.read_row_group(group, columns=self.columns)
-        chunk = self._encode(table.take(pa.array(self._share(group))))
+        table = self.sessions.read_group(group, self.columns)
+        if self._kept is not None:
+            table = table.take(pa.array(self._kept[group]))
+        chunk = self._encode(table)
         if self.cache:
             self._chunks[group] = chunk
         return chunk
-
-    def _share_size(self, num_rows: int) -> int:
-        return -(-num_rows // self.process.world_size)
-
-    def _share(self, group: int) -> Ints:
-        """This process's rows of a row group; where they do not divide, a few rows come twice."""
-        rows = self._rows[group]
-        if self.process.world_size == 1:
-            return rows
-        shuffled = np.random.default_rng([self.seed, group]).permutation(rows)
-        mine = np.resize(shuffled, self._share_size(len(rows)) * self.process.world_size)
-        return np.sort(mine[self.process.rank :: self.process.world_size])
 
     @property
     def columns(self) -> list[str]:
@@ -168,10 +200,65 @@ class SessionReader:
         return Bag(np.zeros(0, np.int64), np.zeros(len(table) + 1, np.int64))
 
 
-def _rows_since(table: pa.Table, since_s: int | None) -> Ints:
-    if since_s is None:
-        return np.arange(len(table), dtype=np.int64)
-    return np.flatnonzero(query_times_s(table) >= since_s).astype(np.int64)
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+class _StreamRows:
+    """One stream's sessions in one epoch, mixed window by window; one window is held."""
+
+    def __init__(
+        self,
+        reader: SessionReader,
+        windows: list[list[int]],
+        ends: Ints,
+        epoch: int,
+        index: int,
+        num_streams: int,
+    ) -> None:
+        self._reader = reader
+        self._index = index
+        self._num_streams = num_streams
+        self._windows = windows
+        self._ends = ends
+        self._seed = (reader.seed, epoch, index)
+        self._held: tuple[int, SessionBatch, Ints] | None = None
+
+    def bounds(self, batch: int, num_batches: int) -> tuple[int, int]:
+        """First and last (excluded) of the stream's sessions that a batch has.
+
+        Streams are rounded at different batches, so that batches are of nearly one size.
+        """
+        size, whole = int(self._ends[-1]), num_batches * self._num_streams
+        start, stop = (
+            (place * size * self._num_streams + self._index * num_batches) // whole
+            for place in (batch, batch + 1)
+        )
+        return start, stop
+
+    def rows(self, start: int, stop: int) -> Iterator[SessionBatch]:
+        """The sessions from ``start`` to ``stop``, a part for each window that they lie in."""
+        while start < stop:
+            window = int(np.searchsorted(self._ends, start, side="right")) - 1
+            sessions, order = self._read(window)
+            begin, end = start - self._ends[window], min(stop, self._ends[window + 1])
+            yield sessions.take(order[begin : end - self._ends[window]])
+            start = int(end)
+
+    def _read(self, window: int) -> tuple[SessionBatch, Ints]:
+        if self._held is None or self._held[0] != window:
+            self._held = None  # so that two windows are never in memory
+            sessions = self._reader.chunk(self._windows[window])
+            order = np.random.default_rng([*self._seed, window]).permutation(len(sessions))
+            self._held = (window, sessions, order)
+        return self._held[1], self._held[2]
+
+
+def _rows_since(sessions: TrainingSet, since_s: int) -> list[Ints]:
+    """Per row group, the rows that are not older."""
+    return [
+        np.flatnonzero(query_times_s(table) >= since_s).astype(np.int64)
+        for table in sessions.chunks(["event_timestamp"])
+    ]
 
 
 def _known(targets: Bag, history: Bag) -> Bag:

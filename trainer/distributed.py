@@ -10,13 +10,20 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from feature_repo.contract.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
 
 
 class Device(Enum):
@@ -36,6 +43,8 @@ class Process:
     world_size: int
     local_rank: int
     device: torch.device
+    host_group: Any = None
+    """Processes of a GPU run as they meet over gloo, for what is decided on the host."""
 
     @property
     def is_first(self) -> bool:
@@ -59,6 +68,49 @@ class Process:
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return int(found.item())
 
+    def share_of(self, size: int) -> slice:
+        """This process's part of ``size`` things in a row: parts differ by one at most."""
+        start, stop = (size * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return slice(start, stop)
+
+    def largest_share(self, size: int) -> int:
+        """The longest part that ``share_of`` gives to a process."""
+        return -(-size // self.world_size)
+
+    def together(self, values: Ints) -> Ints:
+        """What all processes hold, one after the other; a collective on the host."""
+        if self.world_size == 1:
+            return values
+        sizes = self._gathered(torch.tensor([len(values)]), 1)
+        longest = max(int(size.item()) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.int64)
+        padded[: len(values)] = torch.from_numpy(values)
+        parts = self._gathered(padded, longest)
+        return np.concatenate(
+            [part.numpy()[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+        )
+
+    def total(self, *values: float) -> list[float]:
+        """Sums over the processes, in the order of ranks; a collective on the host."""
+        if self.world_size == 1:
+            return list(values)
+        mine = torch.tensor(values, dtype=torch.float64)
+        parts = self._gathered(mine, len(values))
+        return [float(total) for total in torch.stack(parts).sum(dim=0)]
+
+    def _gathered(self, mine: Tensor, size: int) -> list[Tensor]:
+        parts = [torch.zeros(size, dtype=mine.dtype) for _ in range(self.world_size)]
+        dist.all_gather(parts, mine, group=self.host_group)
+        return parts
+
+    def union(self, values: set[str]) -> set[str]:
+        """What any process holds; a collective."""
+        if self.world_size == 1:
+            return values
+        held: list[set[str]] = [set()] * self.world_size
+        dist.all_gather_object(held, values)
+        return set().union(*held)
+
     def mean(self, value: float) -> float:
         """Mean of ``value`` over the processes; a collective."""
         if self.world_size == 1:
@@ -76,6 +128,45 @@ class Process:
         return held[0]
 
 
+class _GatherRows(torch.autograd.Function):
+    """Rows of all processes; the gradient of a row is the sum over the processes."""
+
+    @staticmethod
+    def forward(context: Any, rows_RV: Tensor, world_size: int, rank: int) -> Tensor:
+        context.rank, context.size = rank, len(rows_RV)
+        parts = [torch.empty_like(rows_RV) for _ in range(world_size)]
+        dist.all_gather(parts, rows_RV.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        start = context.rank * context.size
+        return total[start : start + context.size], None, None
+
+
+def gather_rows(rows_RV: Tensor, total: int, process: Process) -> Tensor:
+    """[total, V] rows of all processes, each of which holds its ``process.share_of(total)``.
+
+    Differentiable: a process gets back the gradients that all of them have for its rows, summed.
+    A collective.
+    """
+    if process.world_size == 1:
+        return rows_RV
+    size = process.largest_share(total)
+    padded = torch.nn.functional.pad(rows_RV, (0, 0, 0, size - len(rows_RV)))
+    gathered: Tensor = _GatherRows.apply(  # type: ignore[no-untyped-call]
+        padded, process.world_size, process.rank
+    )
+    bounds = [total * rank // process.world_size for rank in range(process.world_size + 1)]
+    kept = [
+        gathered[rank * size : rank * size + stop - start]
+        for rank, (start, stop) in enumerate(pairwise(bounds))
+    ]
+    return torch.cat(kept)
+
+
 @contextlib.contextmanager
 def process_group(device: Device = Device.auto) -> Iterator[Process]:
     """Join the process group of ``torchrun``, or make one of this process alone.
@@ -91,8 +182,9 @@ def process_group(device: Device = Device.auto) -> Iterator[Process]:
         dist.init_process_group(backend)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    host_group = dist.new_group(backend="gloo") if backend == "nccl" else None
     try:
-        yield Process(rank, world_size, local_rank, where)
+        yield Process(rank, world_size, local_rank, where, host_group)
     finally:
         dist.destroy_process_group()
 

@@ -5,9 +5,11 @@ Shapes: B examples, D width of a table.
 
 from __future__ import annotations
 
+import logging
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,25 @@ from torchrec.distributed.planner.types import (
     TrainerConfig,
 )
 from torchrec.distributed.types import ShardingPlan, ShardingType
-from torchrec.modules.embedding_configs import PoolingType
+from torchrec.modules.embedding_configs import DataType, PoolingType
 from torchrec.optim import RowWiseAdagrad
 
 from feature_repo.contract.artifacts import write_json
 from feature_repo.contract.encoding import Bag, TableSpec
-from feature_repo.contract.errors import BadInput
-from trainer.config import OptimizerConfig, ShardingConfig
+from feature_repo.contract.errors import BadInput, ConfigError
+from feature_repo.contract.tables import TableFile, TableForm
+from trainer.config import OptimizerConfig, Precision, ShardingConfig
 from trainer.distributed import Process
+from trainer.randomness import Stream, key
+
+log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 GIB = 1 << 30
+FILL_ROWS = 1 << 14
+"""Rows that get their first values from one generator."""
+EXPORT_ROWS = 1 << 18
+"""Rows that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,24 @@ class TableConfig:
     features: tuple[str, ...]
     init_std: float
     lr: float
+    dtype: Precision = Precision.fp32
 
     @staticmethod
     def of_specs(
         specs: Iterable[TableSpec], dims: Mapping[str, int], default_dim: int, opt: OptimizerConfig
     ) -> tuple[TableConfig, ...]:
-        """Tables for an encoder's specs; ``dims`` names those that are not ``default_dim`` wide."""
+        """Tables for an encoder's specs; ``dims`` names those that are not ``default_dim`` wide.
+
+        Raises:
+            ConfigError: ``opt.table_lrs`` names a table that there is not.
+        """
+        specs = tuple(specs)
+        unknown = sorted(set(opt.table_lrs) - {spec.name for spec in specs})
+        if unknown:
+            raise ConfigError(
+                f"optimizer.table_lrs names {unknown}, which are no tables of this model; it has "
+                f"{sorted(spec.name for spec in specs)}."
+            )
         return tuple(
             TableConfig(
                 spec.name,
@@ -68,7 +90,8 @@ class TableConfig:
                 dims.get(spec.name, default_dim),
                 spec.features,
                 opt.init_std,
-                opt.table_lr,
+                opt.table_lrs.get(spec.name, opt.table_lr),
+                opt.table_dtype,
             )
             for spec in specs
         )
@@ -114,47 +137,63 @@ class ShardedTables(nn.Module):
         super().__init__()
         self.tables = {table.name: table for table in tables}
         self.process = process
-        self._rows = {feature: table.num_rows for table in tables for feature in table.features}
+        self.out_of_range: Counter[str] = Counter()
+        """Feature -> rows that were read as "unknown", for they lie outside of their table."""
+        self.feature_rows = {
+            feature: table.num_rows for table in tables for feature in table.features
+        }
         bags = _collection(tables, eps)
         self.plan = _plan(bags, tables, process, sharding, batch_size)
-        torch.manual_seed(seed * 1_000_003 + process.rank)  # each rank fills its own rows
         self.sharded = DistributedModelParallel(
             _Tables(bags),
             device=process.device,
             plan=self.plan,
             sharders=[RowWiseSharder()],
         )
+        for table in tables:
+            for row, column, values in self.local_shards(table.name):
+                _fill(values, row, column, table, seed)
         self._lrs = [float(group["lr"]) for group in self.fused_optimizer.param_groups]
+        self._factor = 1.0
 
-    def forward(self, bags: Mapping[str, Bag]) -> dict[str, Tensor]:
-        """Feature -> [B, D] weighted sums of rows; zero for an empty bag. A collective.
+    def features(self, bags: Mapping[str, Bag], stride: int) -> KeyedJaggedTensor:
+        """The bags as the sharded tables read them, with empty examples up to ``stride``.
 
-        TorchRec wants equally many examples on every process: those that have fewer add empty
-        ones, which do not come back.
+        TorchRec wants the same stride on every process. A row outside of its table, which TorchRec
+        would silently read as row 0 or worse, is read as row 0 ("unknown") and counted.
 
         Raises:
-            BadInput: a feature is unknown, or a row is past the end of its table (which TorchRec
-                would silently read as row 0).
+            BadInput: a feature is unknown or missing.
         """
-        self._check(bags)
-        num_examples = len(next(iter(bags.values())).offsets) - 1
-        padding = self.process.max(num_examples) - num_examples
-        pooled = self.sharded(to_kjt(bags, self.process.device, padding))
-        if not isinstance(pooled, dict) and hasattr(pooled, "wait"):
-            pooled = pooled.wait()
-        return {name: vectors[:num_examples] for name, vectors in pooled.to_dict().items()}
-
-    def _check(self, bags: Mapping[str, Bag]) -> None:
-        unknown = sorted(set(self._rows) ^ set(bags))
+        unknown = sorted(set(self.feature_rows) ^ set(bags))
         if unknown:
-            raise BadInput(f"The tables read {sorted(self._rows)}; {unknown} do not match.")
-        for name, bag in bags.items():
-            if len(bag.values) and not 0 <= bag.values.min() <= bag.values.max() < self._rows[name]:
-                past = int(((bag.values < 0) | (bag.values >= self._rows[name])).sum())
-                raise BadInput(
-                    f"{past} rows of feature {name} lie outside of its table of "
-                    f"{self._rows[name]} rows; the encoder is not the tables' own."
-                )
+            raise BadInput(f"The tables read {sorted(self.feature_rows)}; {unknown} do not match.")
+        known = {name: self._in_range(name, bag) for name, bag in bags.items()}
+        return to_kjt(known, stride)
+
+    def _in_range(self, name: str, bag: Bag) -> Bag:
+        num_rows = self.feature_rows[name]
+        if not len(bag.values) or 0 <= bag.values.min() <= bag.values.max() < num_rows:
+            return bag
+        outside = (bag.values < 0) | (bag.values >= num_rows)
+        if not self.out_of_range[name]:
+            example = int(bag.values[outside][0])
+            log.warning(
+                "Feature %s has row %d, its table only %d rows: read as unknown, and counted.",
+                name,
+                example,
+                num_rows,
+            )
+        self.out_of_range[name] += int(outside.sum())
+        return Bag(np.where(outside, 0, bag.values), bag.offsets, bag.weights)
+
+    def forward(self, bags: Mapping[str, Bag]) -> dict[str, Tensor]:
+        """Feature -> [B, D] weighted sums of rows; zero for an empty bag.
+
+        A collective: every process gives equally many examples.
+        """
+        features = self.features(bags, len(next(iter(bags.values())).offsets) - 1)
+        return pooled_of(self.sharded(features.to(self.process.device)))
 
     @property
     def fused_optimizer(self) -> Any:
@@ -163,6 +202,9 @@ class ShardedTables(nn.Module):
 
     def scale_lr(self, factor: float) -> None:
         """Set every table's learning rate to ``factor`` times its own."""
+        if factor == self._factor:
+            return
+        self._factor = factor
         for group, own in zip(self.fused_optimizer.param_groups, self._lrs, strict=True):
             group["lr"] = own * factor
         self.fused_optimizer.step()  # hands the rates to the kernels; updates nothing itself
@@ -189,54 +231,53 @@ class ShardedTables(nn.Module):
                 found[low - start : high - start, column : column + values.shape[1]] = part
         return found
 
-    def export_tables(self, folder: Path, dtype: npt.DTypeLike = np.float32) -> None:
+    def export_tables(self, folder: Path, form: TableForm = TableForm.fp32) -> None:
         """Write all tables as ``contract.Tables`` reads them, each process its own rows.
 
         A collective: ``folder`` lies on a disk that all processes share. No table is ever
         gathered in one process.
+
+        Raises:
+            ConfigError: ``int8``, and a table's columns lie on several processes.
         """
         if self.process.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             for table in self.tables.values():
-                _open(folder, table, dtype, "w+").flush()
+                TableFile.create(folder, table.name, table.num_rows, table.dim, form)
             owners = {name: t.name for t in self.tables.values() for name in t.features}
             write_json(folder / "tables.json", owners)
         self.process.barrier()
         for table in self.tables.values():
-            self._export_table(folder, table, dtype)
+            self._export_table(folder, table)
         self.process.barrier()
 
-    def _export_table(self, folder: Path, table: TableConfig, dtype: npt.DTypeLike) -> None:
+    def _export_table(self, folder: Path, table: TableConfig) -> None:
         shards = self.local_shards(table.name)
         if not shards:
             return
-        target = _open(folder, table, dtype, "r+")
+        target = TableFile.open(folder, table.name)
         for row, column, values in shards:
-            for start in range(0, len(values), 1 << 20):
-                part = values[start : start + (1 << 20)].float().cpu().numpy()
-                rows = slice(row + start, row + start + len(part))
-                target[rows, column : column + part.shape[1]] = part
+            for start in range(0, len(values), EXPORT_ROWS):
+                part = values[start : start + EXPORT_ROWS].float().cpu().numpy()
+                target.write(row + start, column, part)
         target.flush()
 
 
-def _open(folder: Path, table: TableConfig, dtype: npt.DTypeLike, mode: Any) -> np.memmap[Any, Any]:
-    path = folder / f"{table.name}.npy"
-    if mode != "w+":
-        return np.lib.format.open_memmap(path, mode)
-    shape = (table.num_rows, table.dim)
-    return np.lib.format.open_memmap(path, mode, dtype=np.dtype(dtype), shape=shape)
+def pooled_of(found: Any) -> dict[str, Tensor]:
+    """Feature -> [B, D], from what sharded tables answer."""
+    vectors = found.wait() if hasattr(found, "wait") else found
+    return dict(vectors.to_dict())
 
 
-def to_kjt(
-    bags: Mapping[str, Bag], device: torch.device | None = None, padding: int = 0
-) -> KeyedJaggedTensor:
+def to_kjt(bags: Mapping[str, Bag], stride: int | None = None) -> KeyedJaggedTensor:
     """Feature -> bags of the same B examples, as a KeyedJaggedTensor with weights.
 
     Args:
         bags: the examples.
-        device: where the tensors go.
-        padding: empty examples that are added at the end.
+        stride: how many examples to fill up to, with empty ones; by default B.
     """
+    size = len(next(iter(bags.values())).offsets) - 1
+    padding = max(0, (stride or size) - size)
     values = np.concatenate([bag.values for bag in bags.values()])
     lengths = np.concatenate(
         [np.diff(bag.offsets, append=[bag.offsets[-1]] * padding) for bag in bags.values()]
@@ -247,11 +288,11 @@ def to_kjt(
             for bag in bags.values()
         ]
     )
-    return KeyedJaggedTensor.from_lengths_sync(
+    return KeyedJaggedTensor(
         keys=list(bags),
-        values=torch.from_numpy(values).to(device),
-        lengths=torch.from_numpy(lengths.astype(np.int64)).to(device),
-        weights=torch.from_numpy(weights).to(device),
+        values=torch.from_numpy(values),
+        lengths=torch.from_numpy(lengths.astype(np.int64)),
+        weights=torch.from_numpy(weights),
     )
 
 
@@ -282,7 +323,8 @@ def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagColl
             embedding_dim=table.dim,
             feature_names=list(table.features),
             pooling=PoolingType.SUM,
-            init_fn=partial(_fill, std=table.init_std),
+            init_fn=_leave,
+            data_type=DataType(table.dtype.name.upper()),
         )
         for table in tables
     ]
@@ -293,8 +335,22 @@ def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagColl
     return bags
 
 
-def _fill(weight: Tensor, std: float) -> Tensor:
-    return nn.init.normal_(weight, std=std)
+def _leave(weight: Tensor) -> Tensor:
+    """First values come later, by ``_fill``: here it is not known which rows a shard has."""
+    return weight
+
+
+def _fill(values: Tensor, row: int, column: int, table: TableConfig, seed: int) -> None:
+    """First values of a shard: normal, and the same however the table is cut."""
+    name = zlib.crc32(table.name.encode())
+    for block in range(row // FILL_ROWS, -(-(row + len(values)) // FILL_ROWS)):
+        chosen = int(key(seed, Stream.TABLES, name, block) >> np.uint64(1))
+        generator = torch.Generator().manual_seed(chosen)
+        drawn = torch.empty(FILL_ROWS, table.dim).normal_(std=table.init_std, generator=generator)
+        low = max(row, block * FILL_ROWS)
+        high = min(row + len(values), (block + 1) * FILL_ROWS)
+        part = drawn[low - block * FILL_ROWS : high - block * FILL_ROWS]
+        values[low - row : high - row] = part[:, column : column + values.shape[1]]
 
 
 def _plan(

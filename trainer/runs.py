@@ -87,6 +87,7 @@ class Run:
         self.made_from = made_from
         self.process = process
         self._board: Any = None
+        self._first_step = 0
 
     @staticmethod
     def open(
@@ -142,9 +143,22 @@ class Run:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+            where = str(self.folder / "tensorboard")
+            self._board = SummaryWriter(where, purge_step=self._first_step + 1)
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was recorded after ``step``, the one that the run goes on from."""
+        self._first_step = step
+        path = self.folder / "metrics.jsonl"
+        if not self.process.is_first or not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     @property
     def stop_asked(self) -> bool:

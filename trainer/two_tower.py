@@ -22,25 +22,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feature_repo.contract.artifacts import write_array
 from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
+from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.state import DAY_S
-from feature_repo.contract.tables import Tables
+from feature_repo.contract.tables import TableForm, Tables
 from retrieval.inputs import encode_users
 from retrieval.metrics import recall_at_k
 from retrieval.sources import best, stacked
 from retrieval.towers import TowerConfig, TwoTower, TwoTowerConfig, pooled_inputs
+from trainer import checkpoints
 from trainer.config import RunConfig
 from trainer.data import SessionBatch, SessionReader
-from trainer.distributed import Process
+from trainer.distributed import Process, gather_rows
 from trainer.embeddings import ShardedTables, TableConfig, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
+from trainer.randomness import Stream, key, uniform
 from trainer.runs import Run
-from trainer.sets import TARGET, TrainingSet, bought, fit_encoder
+from trainer.sets import TARGET, TrainingSet, fit_encoder, target_counts
+from trainer.step import StepInputs
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +55,19 @@ SEEN = "seen_item_id"
 """Everything that a user bought, where the rows have it."""
 FOLDER = "two_tower"
 """In the run's folder: encoder, tables, towers and item vectors."""
+VECTORS = "item_vectors.npy"
 
 
 def sampled_softmax(
     users_BV: Tensor,
     items_CV: Tensor,
-    targets: Bag,
+    owner_T: Tensor,
+    place_T: Tensor,
     log_q_C: Tensor,
     temperature: float,
     weights_T: Tensor,
 ) -> Tensor:
-    """Weighted mean over the targets of -log softmax, by a sample of the items.
+    """Weighted sum over the targets of -log softmax, by a sample of the items.
 
     A negative counts ``1 / q``, where q is its probability to be among the candidates; a target
     is there always and counts once (Khrylchenko et al., "Correcting the LogQ Correction", 2025).
@@ -71,22 +76,20 @@ def sampled_softmax(
     Args:
         users_BV: user vectors.
         items_CV: vectors of the candidates.
-        targets: per session, places of its targets among the candidates.
+        owner_T: int64, the session of each target.
+        place_T: int64, the place of each target among the candidates.
         log_q_C: logarithms of the probabilities q.
         temperature: scores are divided by it.
         weights_T: weight of each target.
     """
-    logits_BC = users_BV @ items_CV.T / temperature
-    owner_T = torch.from_numpy(np.repeat(np.arange(len(users_BV)), np.diff(targets.offsets)))
-    place_T = torch.from_numpy(targets.values)
-    owner_T, place_T = owner_T.to(logits_BC.device), place_T.to(logits_BC.device)
+    logits_BC = (users_BV @ items_CV.T).float() / temperature
     masked = torch.zeros_like(logits_BC, dtype=torch.bool)
     masked[owner_T, place_T] = True
     negatives_BC = (logits_BC - log_q_C).masked_fill(masked, -torch.inf)
     losses_T = F.softplus(
         torch.logsumexp(negatives_BC, dim=1)[owner_T] - logits_BC[owner_T, place_T]
     )
-    return (losses_T * weights_T).sum() / weights_T.sum().clamp_min(1e-9)
+    return (losses_T * weights_T).sum()
 
 
 @dataclass
@@ -99,13 +102,11 @@ class Catalogue:
     """[R] share of the targets that are the item."""
 
     @staticmethod
-    def build(encoder: Encoder, items: pa.Table, purchases: pa.Table) -> Catalogue:
+    def build(encoder: Encoder, sessions: TrainingSet) -> Catalogue:
         """Encode the items of a set and count the targets."""
-        counts = np.bincount(
-            encoder.items.rows(purchases.column("item_id")), minlength=encoder.items.num_rows
-        ).astype(np.float64)
+        counts = target_counts(sessions, encoder.items).astype(np.float64)
         counts[0] = 0.0
-        return Catalogue(encode_items(encoder, items), counts / max(counts.sum(), 1.0))
+        return Catalogue(encode_items(encoder, sessions.items), counts / max(counts.sum(), 1.0))
 
 
 def encode_items(encoder: Encoder, items: pa.Table) -> Encoded:
@@ -140,15 +141,25 @@ class TwoTowerTask:
         folder: Path,
         judged: pa.Table | None = None,
     ) -> None:
-        """Fit the encoder and make the model; ``judged`` are users with later purchases."""
+        """Fit the encoder, or find it in ``folder``, and make the model.
+
+        Args:
+            config: the run's settings.
+            model: the model's.
+            dataset: where ``sessions`` are from.
+            sessions: what is trained on.
+            process: this one.
+            folder: of the run, on a disk that all processes share.
+            judged: users with later purchases.
+        """
         self.model = model
         self.process = process
         self.seed = config.seed
         self.half_life_days = dataset.half_life_days
         self.judged = judged
         self.folder = folder
-        self.encoder = fit_encoder(sessions, dataset, model.min_buyers, model.history_length)
-        self.catalogue = Catalogue.build(self.encoder, sessions.items, bought(sessions))
+        self.encoder = shared_encoder(config, model, dataset, sessions, process, folder)
+        self.catalogue = Catalogue.build(self.encoder, sessions)
         self.reader = SessionReader(
             sessions,
             self.encoder,
@@ -158,6 +169,8 @@ class TwoTowerTask:
             seed=config.seed,
             cache=config.trainer.cache_encoded,
             since_s=_since_s(dataset.edge(config.cutoff), model.max_age_days),
+            streams=config.trainer.streams,
+            shuffle_rows=config.trainer.shuffle_rows,
         )
         self.tables = ShardedTables(
             self._table_configs(config),
@@ -199,71 +212,109 @@ class TwoTowerTask:
         """See ``Task``."""
         return self.reader.num_batches()
 
-    def batches(self, epoch: int) -> Iterator[SessionBatch]:
+    def batches(self, epoch: int, first: int) -> Iterator[SessionBatch]:
         """See ``Task``."""
-        return self.reader.batches(epoch)
+        return self.reader.batches(epoch, first)
 
-    def loss(self, batch: SessionBatch, step: int) -> Tensor:
-        """See ``Task``."""
-        rng = np.random.default_rng([self.seed, step, self.process.rank])
-        items = self._candidates(batch.targets.values, rng)
-        users = _forget(batch.users, "user_id", self.model.user_dropout, rng)
-        shown = _forget(self.catalogue.encoded.take(items), "item_id", self.model.item_dropout, rng)
-        user_vectors, item_vectors = self._vectors(users, shown)
-        targets = Bag(np.searchsorted(items, batch.targets.values), batch.targets.offsets)
-        return sampled_softmax(
-            user_vectors,
-            item_vectors,
-            targets,
-            self._log_q(items, len(batch.targets.values)),
-            self.model.temperature,
-            self._weights(batch.targets),
+    def prepare(self, batch: SessionBatch, step: int) -> StepInputs:
+        """See ``Task``.
+
+        The candidates are the distinct targets of the whole batch and uniform negatives; each
+        process looks up its share of them.
+        """
+        targets = self.process.together(batch.targets.values)
+        items = self._candidates(targets, step)
+        mine = items[self.process.share_of(len(items))]
+        users = self._forget(batch.users, "user_id", step, np.arange(len(batch)) + batch.first)
+        shown = self._forget(self.catalogue.encoded.take(mine), "item_id", step, mine)
+        stride = self.process.largest_share(batch.total) + self.process.largest_share(len(items))
+        owners = np.repeat(np.arange(len(batch)), np.diff(batch.targets.offsets))
+        arrays = {
+            "user_numbers": users.dense,
+            "item_numbers": shown.dense,
+            "owner": owners,
+            "place": np.searchsorted(items, batch.targets.values),
+            "log_q": self._log_q(items, len(targets)),
+            "weight": self._weights(batch.targets),
+        }
+        return StepInputs(
+            self.tables.features(stack(users.bags, shown.bags), stride),
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
+            {"examples": batch.total, "users": len(batch), "mine": len(mine), "items": len(items)},
         )
 
-    def _candidates(self, targets: Ints, rng: np.random.Generator) -> Ints:
-        """[C] rising item rows: the batch's targets and uniform negatives."""
-        drawn = rng.integers(1, self.encoder.items.num_rows, self.model.num_negatives)
-        return np.unique(np.concatenate([targets, drawn]))
+    def head(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
+        """See ``Task``."""
+        tensors, sizes = inputs.tensors, inputs.sizes
+        user_names, item_names = self.encoder.keys(Entity.USER), self.encoder.keys(Entity.ITEM)
+        split, stop = sizes["users"], sizes["users"] + sizes["mine"]
+        users = self.dense.user_vectors(
+            {name: pooled[name][:split] for name in user_names}, tensors["user_numbers"]
+        )
+        mine = self.dense.item_vectors(
+            {name: pooled[name][split:stop] for name in item_names}, tensors["item_numbers"]
+        )
+        items = gather_rows(mine.float(), sizes["items"], self.process)
+        return sampled_softmax(
+            users,
+            items,
+            tensors["owner"],
+            tensors["place"],
+            tensors["log_q"],
+            self.model.temperature,
+            tensors["weight"],
+        )
 
-    def _log_q(self, items: Ints, num_targets: int) -> Tensor:
+    def _candidates(self, targets: Ints, step: int) -> Ints:
+        """[C] rising item rows: the whole batch's targets and uniform negatives."""
+        places = np.arange(self.model.num_negatives, dtype=np.int64)
+        drawn = uniform(key(self.seed, Stream.NEGATIVES, step), places)
+        negatives = 1 + (drawn * (self.encoder.items.num_rows - 1)).astype(np.int64)
+        return np.unique(np.concatenate([targets, negatives]))
+
+    def _log_q(self, items: Ints, num_targets: int) -> Floats:
         """[C] log of the probability that an item is among the candidates, times the strength."""
         absent = num_targets * np.log1p(-np.minimum(self.catalogue.share[items], 1 - 1e-9))
         absent += self.model.num_negatives * np.log1p(-1.0 / self.encoder.items.num_rows)
         log_q = np.log(np.maximum(-np.expm1(absent), 1e-12))
-        return self._tensor((self.model.logq * log_q).astype(np.float32))
+        found: Floats = (self.model.logq * log_q).astype(np.float32)
+        return found
 
-    def _weights(self, targets: Bag) -> Tensor:
-        new = (
-            np.ones(len(targets.values), np.float32)
-            if targets.weights is None
-            else (targets.weights)
-        )
-        return self._tensor(np.where(new > 0, 1.0, self.model.repeat_weight).astype(np.float32))
+    def _weights(self, targets: Bag) -> Floats:
+        """[T] weights of which the mean over the processes of their sums is one."""
+        new = np.ones(len(targets.values)) if targets.weights is None else targets.weights
+        weights = np.where(new > 0, 1.0, self.model.repeat_weight)
+        (total,) = self.process.total(float(weights.sum()))
+        return (weights * (self.process.world_size / max(total, 1e-9))).astype(np.float32)
 
-    def _vectors(self, users: Encoded, items: Encoded) -> tuple[Tensor, Tensor]:
-        """[B, V] and [C, V]; one look-up for both sides."""
-        pooled = self.tables(stack(users.bags, items.bags))
-        num_users = len(users)
-        mine = {name: pooled[name][:num_users] for name in users.bags}
-        theirs = {name: pooled[name][num_users:] for name in items.bags}
-        return (
-            self.dense.user_vectors(mine, self._tensor(users.dense)),
-            self.dense.item_vectors(theirs, self._tensor(items.dense)),
-        )
+    def _forget(self, encoded: Encoded, name: str, step: int, places: Ints) -> Encoded:
+        """A share of the ids replaced by "unknown", so that its row is trained."""
+        stream = Stream.USER_ID if name == "user_id" else Stream.ITEM_ID
+        share = self.model.user_dropout if name == "user_id" else self.model.item_dropout
+        if share == 0:
+            return encoded
+        bag = encoded.bags[name]
+        forgotten = uniform(key(self.seed, stream, step), places) < share
+        values = np.where(forgotten, 0, bag.values)
+        return Encoded({**encoded.bags, name: Bag(values, bag.offsets, bag.weights)}, encoded.dense)
 
-    def _tensor(self, values: npt.NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(values).to(self.process.device)
+    def export(self, folder: Path, form: TableForm = TableForm.fp32) -> None:
+        """Write encoder, tables, towers and item vectors into ``folder``; a collective.
 
-    def export(self, folder: Path) -> None:
-        """Write encoder, tables, towers and item vectors into ``folder``; a collective."""
-        self.tables.export_tables(folder / "tables")
+        Each process writes its own rows of the tables, and the vectors of its share of the items.
+        """
+        self.tables.export_tables(folder / "tables", form)
+        vectors = folder / VECTORS
         if self.process.is_first:
-            self.encoder.save(folder / "encoder")
+            if not (folder / "encoder").exists():
+                self.encoder.save(folder / "encoder")
             self.dense.save(folder)
-            vectors = item_vectors(
-                TwoTower.load(folder), Tables.load(folder / "tables"), self.catalogue.encoded
-            )
-            write_array(folder / "item_vectors.npy", vectors)
+            shape = (self.encoder.items.num_rows, self.model.dim)
+            np.lib.format.open_memmap(vectors, "w+", dtype=np.float32, shape=shape).flush()
+        self.process.barrier()
+        rows = self.process.share_of(self.encoder.items.num_rows)
+        towers, tables = TwoTower.load(folder), Tables.load(folder / "tables")
+        write_item_vectors(vectors, towers, tables, self.catalogue.encoded, rows)
         self.process.barrier()
 
     def evaluate(self) -> dict[str, float]:
@@ -278,17 +329,25 @@ class TwoTowerTask:
         return self.process.share(found)
 
 
-def item_vectors(towers: TwoTower, tables: Tables, items: Encoded, chunk: int = 65_536) -> Floats:
-    """[R, V] from exported tables; row 0, the unknown item, is zero."""
-    parts = []
-    for start in range(0, len(items), chunk):
-        part = items.take(np.arange(start, min(start + chunk, len(items))))
-        inputs = pooled_inputs(part, tables, towers.config.item.features)
+def write_item_vectors(
+    path: Path,
+    towers: TwoTower,
+    tables: Tables,
+    items: Encoded,
+    rows: slice,
+    chunk: int = 16_384,
+) -> None:
+    """Write some rows of ``path`` ([R, V] float32) from exported tables, in parts.
+
+    Row 0, the unknown item, stays zero.
+    """
+    vectors = np.lib.format.open_memmap(path, "r+")
+    for start in range(rows.start, rows.stop, chunk):
+        part = np.arange(max(start, 1), min(start + chunk, rows.stop))
+        inputs = pooled_inputs(items.take(part), tables, towers.config.item.features)
         with torch.inference_mode():
-            parts.append(towers.item_vectors(*inputs).numpy())
-    vectors = np.concatenate(parts)
-    vectors[0] = 0.0
-    return vectors
+            vectors[part] = towers.item_vectors(*inputs).numpy()
+    vectors.flush()
 
 
 def judge(folder: Path, judged: pa.Table, half_life_days: float, k: int = 200) -> dict[str, float]:
@@ -306,7 +365,7 @@ def judge(folder: Path, judged: pa.Table, half_life_days: float, k: int = 200) -
     inputs = pooled_inputs(encoded, Tables.load(folder / "tables"), towers.config.user.features)
     with torch.inference_mode():
         users = towers.user_vectors(*inputs).numpy()
-    vectors = np.load(folder / "item_vectors.npy", allow_pickle=False)
+    vectors = np.load(folder / VECTORS, allow_pickle=False)
     ids, offsets = list_column(judged, TARGET)
     relevant = np.split(encoder.items.rows(ids), offsets[1:-1])
     name = SEEN if SEEN in judged.column_names else "history_item_id"
@@ -342,10 +401,48 @@ def train(config: RunConfig, model: TwoTowerModelConfig, process: Process) -> Pa
         log.info("%s is finished already: %s", run.folder, run.result)
         return run.folder
     task = TwoTowerTask(config, model, dataset, sessions, process, run.folder, judged)
-    metrics = Trainer(task, run, config.trainer, config.optimizer, process).train()
-    task.export(run.folder / FOLDER)
+    before = None if config.warm_start is None else kept_checkpoint(Path(config.warm_start))
+    loop = Trainer(task, run, config.trainer, config.optimizer, process, warm_start=before)
+    metrics = loop.train()
+    task.export(run.folder / FOLDER, config.export_tables)
     run.finish(metrics)
     return run.folder
+
+
+def shared_encoder(
+    config: RunConfig,
+    model: TwoTowerModelConfig,
+    dataset: Dataset,
+    sessions: TrainingSet,
+    process: Process,
+    folder: Path,
+) -> Encoder:
+    """The run's encoder, fitted by its first process and memory-mapped by all; a collective.
+
+    Of an earlier run (``warm_start``) it keeps everything, and adds the new ids.
+    """
+    where = folder / FOLDER / "encoder"
+    if process.is_first and not where.exists():
+        base = None
+        if config.warm_start is not None:
+            base = Encoder.load(Path(config.warm_start) / FOLDER / "encoder")
+        fitted = fit_encoder(sessions, dataset, model.min_buyers, model.history_length, base)
+        fitted.save(where)
+    process.barrier()
+    return Encoder.load(where)
+
+
+def kept_checkpoint(run: Path) -> Path:
+    """The checkpoint that a finished run was exported from.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = run / "checkpoints"
+    found = checkpoints.latest(folder, checkpoints.BEST) or checkpoints.latest(folder)
+    if found is None:
+        raise ConfigError(f"warm_start={run} has no checkpoint; name the folder of a run.")
+    return found
 
 
 def judged_users(dataset: Dataset, cutoff: str) -> pa.Table:
@@ -356,12 +453,3 @@ def judged_users(dataset: Dataset, cutoff: str) -> pa.Table:
 
 def _since_s(cutoff: datetime, max_age_days: int | None) -> int | None:
     return None if max_age_days is None else int(cutoff.timestamp()) - max_age_days * int(DAY_S)
-
-
-def _forget(encoded: Encoded, name: str, share: float, rng: np.random.Generator) -> Encoded:
-    """Replace a share of the ids by "unknown", so that its row is trained."""
-    if share == 0:
-        return encoded
-    bag = encoded.bags[name]
-    values = np.where(rng.random(len(bag.values)) < share, 0, bag.values)
-    return Encoded({**encoded.bags, name: Bag(values, bag.offsets, bag.weights)}, encoded.dense)

@@ -24,7 +24,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
-from ranking.inputs import InputEncoder, Side, side_inputs
+from ranking.inputs import InputEncoder, Side
 from ranking.metrics import ndcg_of_hits
 from ranking.scorer import KIND as RANKER
 from ranking.scorer import write_network
@@ -32,12 +32,14 @@ from ranking.wide_deep import PairInputs, SideInputs, WideDeep
 from retrieval.retriever import KIND as RETRIEVER
 from trainer.config import RunConfig
 from trainer.distributed import Process
-from trainer.embeddings import ShardedTables, TableConfig, stack
+from trainer.embeddings import ShardedTables, TableConfig, pooled_of, stack
 from trainer.joint_optimizer import JointOptimizer
 from trainer.loop import Trainer
+from trainer.randomness import Stream, key, uniform
 from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
 from trainer.runs import Run
 from trainer.sets import TrainingSet
+from trainer.step import StepInputs
 from trainer.wide_deep_config import WideDeepModelConfig
 
 log = logging.getLogger(__name__)
@@ -54,18 +56,26 @@ EVALUATED = 64
 
 
 def listwise_loss(
-    logits_N: Tensor, labels_N: Tensor, user_of_N: Tensor, num_users: int, balance: float = 0.0
+    logits_N: Tensor, labels_N: Tensor, user_of_N: Tensor, weights_B: Tensor
 ) -> Tensor:
-    """Mean over requests of -log softmax of the bought candidates, each of a request's alike.
+    """Weighted sum over requests of -log softmax of the bought candidates, each of a request's
+    alike: ListNet's top-one cross-entropy (Cao et al., 2007) with binary relevance.
 
-    ListNet's top-one cross-entropy (Cao et al., 2007) with binary relevance. A request with n
-    bought candidates weighs n ** ``balance``: 0 makes requests equal, 1 purchases.
+    Args:
+        logits_N: of all candidates.
+        labels_N: 1 where bought.
+        user_of_N: int64, the request of each candidate.
+        weights_B: of each request; see ``request_weights``.
     """
-    log_p = logits_N - _log_sums(logits_N, user_of_N, num_users)[user_of_N]
-    bought = torch.zeros(num_users, device=logits_N.device).index_add(0, user_of_N, labels_N)
-    weights = torch.where(bought > 0, bought.clamp_min(1.0) ** balance, 0.0)
-    shares = labels_N * (weights / bought.clamp_min(1.0))[user_of_N]
-    return -(log_p * shares).sum() / weights.sum().clamp_min(1.0)
+    log_p = logits_N - _log_sums(logits_N, user_of_N, len(weights_B))[user_of_N]
+    bought = torch.zeros_like(weights_B).index_add(0, user_of_N, labels_N)
+    return -(log_p * labels_N * (weights_B / bought.clamp_min(1.0))[user_of_N]).sum()
+
+
+def request_weights(bought_B: Ints, balance: float) -> npt.NDArray[np.float64]:
+    """A request with n bought candidates weighs n ** ``balance``, one without weighs nothing: 0
+    makes requests equal, 1 purchases."""
+    return np.where(bought_B > 0, np.maximum(bought_B, 1).astype(np.float64) ** balance, 0.0)
 
 
 def _log_sums(logits_N: Tensor, user_of_N: Tensor, num_users: int) -> Tensor:
@@ -87,6 +97,8 @@ class RankerBatch:
     pairs: PairInputs
     labels: Tensor
     """[N] float32, 1 where bought."""
+    total: int = 0
+    """Requests in the batch of all processes."""
 
 
 class WideDeepTask:
@@ -109,6 +121,7 @@ class WideDeepTask:
         self.process = process
         self.seed = config.seed
         self.batch_size = config.trainer.batch_size
+        self.form = config.export_tables
         self.keys = {
             entity: inputs.keys(entity, model.network.without)
             for entity in (Entity.USER, Entity.ITEM)
@@ -158,53 +171,98 @@ class WideDeepTask:
 
     def num_batches(self) -> int:
         """See ``Task``."""
-        return -(-len(self.trained) // (self.batch_size * self.process.world_size))
+        return -(-len(self.trained) // self.batch_size)
 
-    def batches(self, epoch: int) -> Iterator[RankerBatch]:
-        """See ``Task``: one order is dealt out, so that all processes have as many batches."""
+    def batches(self, epoch: int, first: int) -> Iterator[RankerBatch]:
+        """See ``Task``."""
         rng = np.random.default_rng([self.seed, epoch])
         kept = sampled(self.rows, self.model.negatives, rng)
-        step = self.batch_size * self.process.world_size
-        order = np.resize(rng.permutation(self.trained), self.num_batches() * step)
-        for start in range(0, len(order), step):
-            mine = order[start + self.process.rank : start + step : self.process.world_size]
-            yield make_batch(self.rows, self.inputs, np.unique(mine), kept)
+        order, count = rng.permutation(self.trained), self.num_batches()
+        for batch in range(first, count):
+            start, stop = (len(order) * b // count for b in (batch, batch + 1))
+            mine = np.sort(order[start:stop])[self.process.share_of(stop - start)]
+            yield replace(make_batch(self.rows, self.inputs, mine, kept), total=stop - start)
 
-    def loss(self, batch: RankerBatch, step: int) -> Tensor:
+    def prepare(self, batch: RankerBatch, step: int) -> StepInputs:
         """See ``Task``."""
-        rng = np.random.default_rng([self.seed, step, self.process.rank])
-        items = forgotten(batch.items, "item_id", self.model.item_dropout, rng)
-        logits, labels = self._logits(batch, items), batch.labels.to(self.process.device)
-        loss = torch.zeros((), device=self.process.device)
+        items = self._forget(batch.items, step)
+        labels, user_of = batch.labels.numpy(), batch.pairs.user_of.numpy()
+        bought = np.bincount(user_of, labels, minlength=len(batch.users)).astype(np.int64)
+        weights = request_weights(bought, self.model.balance)
+        sums = self.process.total(float(weights.sum()), float(len(labels)))
+        lists, pairs = (self.process.world_size / max(total, 1.0) for total in sums)
+        found = self._inputs(batch, items, self.process.max(len(batch.users) + len(items)))
+        found.tensors["labels"] = batch.labels
+        found.tensors["request_weight"] = torch.from_numpy((weights * lists).astype(np.float32))
+        found.tensors["pair_weight"] = torch.full((len(labels),), pairs)
+        return found
+
+    def head(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
+        """See ``Task``."""
+        tensors = inputs.tensors
+        logits, labels = self._logits(pooled, inputs).float(), tensors["labels"]
+        loss = logits.sum() * 0.0  # a process without requests still takes part
         if self.model.listwise:
-            user_of = batch.pairs.user_of.to(self.process.device)
             loss = loss + self.model.listwise * listwise_loss(
-                logits, labels, user_of, len(batch.users), self.model.balance
+                logits, labels, tensors["user_of"], tensors["request_weight"]
             )
         if self.model.pointwise:
-            loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(logits, labels)
+            loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(
+                logits, labels, tensors["pair_weight"], reduction="sum"
+            )
         return loss
 
-    def _logits(self, batch: RankerBatch, items: Side) -> Tensor:
-        """[N] logits; one look-up for users and items."""
+    def _inputs(self, batch: RankerBatch, items: Side, stride: int) -> StepInputs:
         mine, theirs = (
-            {key: side.encoded.bags[key] for key in self.keys[entity]}
+            {name: side.encoded.bags[name] for name in self.keys[entity]}
             for entity, side in ((Entity.USER, batch.users), (Entity.ITEM, items))
         )
         together = stack(mine, theirs) if mine and theirs else mine or theirs
-        pooled = self.tables(together)
+        sides = {Entity.USER: batch.users, Entity.ITEM: items}
+        tensors = {
+            f"{entity.value}_{kind}": torch.from_numpy(values)
+            for entity, side in sides.items()
+            for kind, values in (
+                ("codes", side.columns.codes.astype(np.int64)),
+                ("scores", side.columns.scores),
+            )
+        }
+        tensors |= batch.pairs._asdict()
         split = len(batch.users) if mine else 0
-        mine_pooled = {key: pooled[key][:split] for key in mine}
-        theirs_pooled = {key: pooled[key][split:] for key in theirs}
-        return self.network(  # type: ignore[no-any-return]
-            self.network.users(self._side_inputs(batch.users, mine_pooled, Entity.USER)),
-            self.network.items(self._side_inputs(items, theirs_pooled, Entity.ITEM)),
-            PairInputs(*(part.to(self.process.device) for part in batch.pairs)),
+        return StepInputs(
+            self.tables.features(together, stride),
+            tensors,
+            {"examples": batch.total, "split": split, "stop": split + len(items)},
         )
 
-    def _side_inputs(self, side: Side, pooled: dict[str, Tensor], entity: Entity) -> SideInputs:
-        inputs = side_inputs(side, pooled, self.keys[entity])
-        return SideInputs(*(part.to(self.process.device) for part in inputs))
+    def _logits(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
+        """[N] logits."""
+        split, stop = inputs.sizes["split"], inputs.sizes["stop"]
+        pairs = PairInputs(*(inputs.tensors[name] for name in PairInputs._fields))
+        return self.network(  # type: ignore[no-any-return]
+            self.network.users(self._side(pooled, inputs, Entity.USER, slice(0, split))),
+            self.network.items(self._side(pooled, inputs, Entity.ITEM, slice(split, stop))),
+            pairs,
+        )
+
+    def _side(
+        self, pooled: dict[str, Tensor], inputs: StepInputs, entity: Entity, rows: slice
+    ) -> SideInputs:
+        codes, scores = (inputs.tensors[f"{entity.value}_{kind}"] for kind in ("codes", "scores"))
+        parts = [pooled[name][rows] for name in self.keys[entity]]
+        width = torch.zeros((len(codes), 0), device=codes.device)
+        return SideInputs(torch.cat([width, *parts], dim=1), codes, scores)
+
+    def _forget(self, items: Side, step: int) -> Side:
+        """A share of the item ids replaced by "unknown", so that its row is trained."""
+        bags = items.encoded.bags
+        if self.model.item_dropout == 0 or "item_id" not in bags:
+            return items
+        bag = bags["item_id"]
+        drawn = uniform(key(self.seed, Stream.ITEM_ID, step), bag.values)
+        values = np.where(drawn < self.model.item_dropout, 0, bag.values)
+        replaced = {**bags, "item_id": Bag(values, bag.offsets, bag.weights)}
+        return Side(Encoded(replaced, items.encoded.dense), items.columns)
 
     def evaluate(self) -> dict[str, float]:
         """NDCG and precision at 10 on the judged window; empty without one."""
@@ -223,12 +281,15 @@ class WideDeepTask:
             for start in range(0, len(rows), EVALUATED):
                 users = np.arange(start, min(start + EVALUATED, len(rows)))
                 batch = make_batch(rows, self.inputs, users, everything)
-                parts.append(self._logits(batch, batch.items).cpu())
+                size = len(batch.users) + len(batch.items)
+                inputs = self._inputs(batch, batch.items, size).to(self.process.device)
+                pooled = pooled_of(self.tables.sharded(inputs.features))
+                parts.append(self._logits(pooled, inputs).cpu())
         return torch.cat(parts).numpy()
 
     def export(self, folder: Path) -> None:
         """Write all of a ranker bundle but its manifest into ``folder``; a collective."""
-        self.tables.export_tables(folder / "tables")
+        self.tables.export_tables(folder / "tables", self.form)
         if self.process.is_first:
             write_network(folder, self.inputs, self.model.network, self.widths, self.network)
         self.process.barrier()
@@ -267,17 +328,6 @@ def hits_of(rows: Rows, scores: Floats, k: int) -> Bools:
     place = rows.offsets[:-1, None] + np.arange(k)
     inside = place < rows.offsets[1:, None]
     return rows.labels[order[np.where(inside, place, 0)]] & inside
-
-
-def forgotten(side: Side, name: str, share: float, rng: np.random.Generator) -> Side:
-    """A share of the ids replaced by "unknown", so that its row is trained."""
-    bags = side.encoded.bags
-    if share == 0 or name not in bags:
-        return side
-    bag = bags[name]
-    values = np.where(rng.random(len(bag.values)) < share, 0, bag.values)
-    replaced = {**bags, name: Bag(values, bag.offsets, bag.weights)}
-    return Side(Encoded(replaced, side.encoded.dense), side.columns)
 
 
 def train(config: RunConfig, model: WideDeepModelConfig, process: Process) -> Path:

@@ -14,7 +14,7 @@ from feature_repo.contract.artifacts import read_json, write_json, write_manifes
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import Entity
-from feature_repo.contract.tables import Tables, feature_tables
+from feature_repo.contract.tables import TableFile, TableForm, Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import InputEncoder, Side
@@ -49,16 +49,18 @@ def make_ranker(folder: Path) -> tuple[InputEncoder, WideDeep, Tables]:
     values = numeric_matrix(requests)
     inputs = InputEncoder.fit(encoder, requests, values, np.arange(len(values)), CONFIG)
     specs = encoder.tables()
-    tables = Tables(
-        {s.name: random.normal(size=(s.num_rows, 4)).astype(np.float32) for s in specs},
-        feature_tables(specs),
-    )
+    (folder / "tables").mkdir(parents=True)
+    for spec in specs:
+        file = TableFile.create(folder / "tables", spec.name, spec.num_rows, 4, TableForm.fp32)
+        file.write(0, 0, random.normal(size=(spec.num_rows, 4)).astype(np.float32))
+        file.flush()
+    owners = {feature: spec.name for spec in specs for feature in spec.features}
+    write_json(folder / "tables" / "tables.json", owners)
+    tables = Tables.load(folder / "tables")
     widths = inputs.widths(CONFIG.without, dict.fromkeys(tables.table_of, 4))
     model = WideDeep(CONFIG, widths).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    folder.mkdir()
-    tables.save(folder / "tables")
     write_network(folder, inputs, CONFIG, widths, model)
     write_manifest(folder, "ranker", {"sources": list(shop.SOURCES), "half_life_days": 56.0})
     return inputs, model, tables

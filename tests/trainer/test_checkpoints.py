@@ -21,20 +21,21 @@ from trainer.distributed import Process
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
-    for name in ("step-9", "step-100", "step-200.partial", "best"):
+    for name in ("step-9", "step-100", "step-200.partial", "best-7", "best-9"):
         (tmp_path / name).mkdir()
 
     assert checkpoints.latest(tmp_path) == tmp_path / "step-100"
-    assert checkpoints.latest(tmp_path / "best") is None
+    assert checkpoints.latest(tmp_path, checkpoints.BEST) == tmp_path / "best-9"
+    assert checkpoints.latest(tmp_path / "step-9") is None
 
 
 def test_old_and_partial_checkpoints_are_removed(tmp_path: Path) -> None:
-    for name in ("step-9", "step-100", "step-200.partial", "best"):
+    for name in ("step-9", "step-100", "step-200.partial", "best-7", "best-9"):
         (tmp_path / name).mkdir()
 
     checkpoints.prune(tmp_path, 1, Process(0, 1, 0, torch.device("cpu")))
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-100"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best-9", "step-100"]
 
 
 def settings(dataset: Dataset, runs: Path) -> list[str]:

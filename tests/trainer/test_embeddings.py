@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from feature_repo.contract.encoding import Bag, TableSpec
-from feature_repo.contract.errors import BadInput
-from feature_repo.contract.tables import Tables
-from trainer.config import OptimizerConfig, ShardingConfig
+from feature_repo.contract.errors import BadInput, ConfigError
+from feature_repo.contract.tables import TableForm, Tables
+from trainer.config import OptimizerConfig, Precision, ShardingConfig
 from trainer.distributed import Process
-from trainer.embeddings import ShardedTables, TableConfig, stack, to_kjt
+from trainer.embeddings import ShardedTables, TableConfig, _fill, stack, to_kjt
 
 USERS = {
     "user_id": Bag.single(np.array([1, 2])),
@@ -58,7 +58,7 @@ def test_a_bag_without_weights_counts_each_row_once() -> None:
 
 
 def test_padding_adds_empty_examples() -> None:
-    features = to_kjt(USERS, padding=2)
+    features = to_kjt(USERS, 4)
 
     assert features.lengths().tolist() == [1, 1, 0, 0, 3, 0, 0, 0]
     assert features.values().tolist() == [1, 2, 3, 4, 3]
@@ -106,11 +106,19 @@ def test_exported_tables_pool_alike(process: Process, tmp_path: Path) -> None:
     assert exported.dim("user_id") == 4
 
 
-def test_rows_past_the_end_are_counted_and_refused(process: Process) -> None:
-    bags = stack({**USERS, "user_id": Bag.single(np.array([5, 7]))}, ITEMS)
+def test_rows_outside_of_a_table_are_counted_and_read_as_unknown(
+    process: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = make_tables(process)
+    strange = {**USERS, "user_id": Bag.single(np.array([5, -7]))}
 
-    with pytest.raises(BadInput, match="2 rows of feature user_id lie outside of its table of 5"):
-        make_tables(process)(bags)
+    with caplog.at_level("WARNING"):
+        pooled = tables(stack(strange, ITEMS))
+
+    unknown = tables.rows_of("children", 0, 1)[0]
+    assert pooled["user_id"][:2].tolist() == [pytest.approx(unknown.tolist())] * 2
+    assert tables.out_of_range == {"user_id": 2}
+    assert "Feature user_id has row 5, its table only 5 rows" in caplog.text
 
 
 def test_a_feature_that_is_missing_is_named(process: Process) -> None:
@@ -121,9 +129,49 @@ def test_a_feature_that_is_missing_is_named(process: Process) -> None:
 def test_configs_follow_the_encoders_specs() -> None:
     specs = (TableSpec("user_id", 9, ("user_id",)), TableSpec("age", 4, ("age",)))
 
-    made = TableConfig.of_specs(specs, {"user_id": 32}, 8, OptimizerConfig(table_lr=0.3))
+    rates = OptimizerConfig(table_lr=0.3, table_lrs={"age": 0.1})
+    made = TableConfig.of_specs(specs, {"user_id": 32}, 8, rates)
 
     assert [(table.name, table.dim, table.lr) for table in made] == [
         ("user_id", 32, 0.3),
-        ("age", 8, 0.3),
+        ("age", 8, 0.1),
     ]
+
+
+def test_a_rate_of_a_table_that_there_is_not_is_refused() -> None:
+    specs = (TableSpec("age", 4, ("age",)),)
+
+    with pytest.raises(ConfigError, match=r"names \['agee'\], which are no tables"):
+        TableConfig.of_specs(specs, {}, 8, OptimizerConfig(table_lrs={"agee": 0.1}))
+
+
+def test_first_values_do_not_depend_on_where_a_shard_begins() -> None:
+    table = TableConfig("item_id", 40_000, 8, ("item_id",), 0.05, 0.1)
+    whole, low, high = torch.empty(40_000, 8), torch.empty(20_001, 8), torch.empty(19_999, 4)
+
+    _fill(whole, 0, 0, table, seed=7)
+    _fill(low, 0, 0, table, seed=7)
+    _fill(high, 20_001, 4, table, seed=7)
+
+    assert torch.equal(whole[:20_001], low)
+    assert torch.equal(whole[20_001:, 4:], high)
+    assert len(torch.unique(whole[:, 0])) > 39_000
+
+
+@pytest.mark.parametrize("form", list(TableForm))
+def test_half_precision_trains_and_every_form_exports(
+    process: Process, tmp_path: Path, form: TableForm
+) -> None:
+    config = TableConfig("item_id", 40, 8, ("item_id",), 0.05, 0.1, Precision.fp16)
+    tables = ShardedTables((config,), process, ShardingConfig(), batch_size=3, seed=0)
+    before = tables.rows_of("item_id", 0, 40)
+
+    tables(ITEMS)["item_id"].sum().backward()
+    tables.export_tables(tmp_path, form)
+
+    after = tables.rows_of("item_id", 0, 40)
+    changed = np.flatnonzero((after != before).any(axis=1))
+    assert changed.tolist() == [0, 3, 4]
+    exported = Tables.load(tmp_path).tables["item_id"].rows(np.arange(40))
+    step = np.abs(after).max() / 127 if form is TableForm.int8 else 0
+    assert np.abs(exported - after).max() <= step / 2 + 1e-6

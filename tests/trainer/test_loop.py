@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from math import cos, pi
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, ConfigError
 from tests.trainer.shop import make_task, open_run, run_config
 from trainer import checkpoints
-from trainer.config import RunConfig
+from trainer.config import RunConfig, Schedule
 from trainer.data import SessionBatch
 from trainer.distributed import Process
 from trainer.loop import Stopped, Trainer
@@ -33,6 +35,14 @@ def values(made: Trainer[SessionBatch]) -> list[Tensor]:
     return tables + [value.detach().clone() for value in made.task.dense.parameters()]
 
 
+def losses(made: Trainer[SessionBatch]) -> dict[int, float]:
+    """Step -> loss, as recorded."""
+    lines = (made.run.folder / "metrics.jsonl").read_text().splitlines()
+    found = [line for line in map(json.loads, lines) if line["kind"] == "train"]
+    assert len({line["step"] for line in found}) == len(found)
+    return {line["step"]: line["loss"] for line in found}
+
+
 def assert_equal(first: list[Tensor], second: list[Tensor]) -> None:
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)
@@ -46,14 +56,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     config = run_config(shop_dataset, tmp_path / "cut", "trainer.checkpoint_every=7")
 
     cut = trainer(config, process)
-    step = cut._step
+    step = cut.step
 
-    def fail(batch: SessionBatch) -> None:
+    def fail() -> None:
         if cut.progress.step == 30:
             raise KeyboardInterrupt
-        step(batch)
+        step()
 
-    cut._step = fail  # type: ignore[method-assign]
+    cut.step = fail  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         cut.train()
     resumed = trainer(config, process)
@@ -61,6 +71,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
     assert resumed.progress == whole.progress
     assert_equal(values(resumed), values(whole))
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
 
 
 def test_a_file_stop_ends_the_run_with_a_checkpoint(
@@ -68,13 +79,13 @@ def test_a_file_stop_ends_the_run_with_a_checkpoint(
 ) -> None:
     config = run_config(shop_dataset, tmp_path)
     made = trainer(config, process)
-    step = made._step
+    step = made.step
 
-    def stop(batch: SessionBatch) -> None:
-        step(batch)
+    def stop() -> None:
+        step()
         (made.run.folder / "STOP").touch()
 
-    made._step = stop  # type: ignore[method-assign]
+    made.step = stop  # type: ignore[method-assign]
     with pytest.raises(Stopped):
         made.train()
     assert checkpoints.latest(made.folder) == made.folder / "step-10"
@@ -90,10 +101,25 @@ def test_rates_fall_in_a_line_and_rise_while_warming_up(
 ) -> None:
     made = trainer(run_config(shop_dataset, tmp_path, "optimizer.warmup_steps=4"), process)
     total = 2 * made.batches_per_epoch
+    half = total // 2
 
-    assert made._rate(0) == pytest.approx(1 / 4)
-    assert made._rate(total // 2) == pytest.approx(1 - (total // 2) / total)
-    assert made._rate(total) == 0.0
+    assert made._rate(0, Schedule.linear) == pytest.approx(1 / 4)
+    assert made._rate(half, Schedule.linear) == pytest.approx(1 - half / total)
+    assert made._rate(half, Schedule.cosine) == pytest.approx((1 + cos(pi * half / total)) / 2)
+    assert made._rate(half, Schedule.constant) == 1.0
+    assert made._rate(total, Schedule.linear) == made._rate(total, Schedule.cosine) == 0.0
+
+
+def test_tables_may_have_a_schedule_of_their_own(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    made = trainer(run_config(shop_dataset, tmp_path, "optimizer.table_schedule=constant"), process)
+    made.train()
+
+    assert [group["lr"] for group in made.task.tables.fused_optimizer.param_groups] == (
+        made.task.tables._lrs
+    )
+    assert made.adam.param_groups[0]["lr"] < 0.1 * made.optimizer.dense_lr
 
 
 def test_old_checkpoints_are_removed(

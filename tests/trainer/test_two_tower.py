@@ -18,6 +18,7 @@ from retrieval.towers import TwoTower, pooled_inputs
 from tests.retrieval import shop
 from tests.trainer.shop import make_task, open_run, run_config
 from trainer.distributed import Process
+from trainer.embeddings import pooled_of, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
 from trainer.two_tower import encode_items, judge, rankings, sampled_softmax, train
@@ -27,10 +28,12 @@ ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
 
 
 def loss(targets: Bag, log_q: list[float], weights: list[float], temperature: float = 1.0) -> float:
-    found = sampled_softmax(
-        USERS, ITEMS, targets, torch.tensor(log_q), temperature, torch.tensor(weights)
+    shares = torch.tensor(weights) / sum(weights)
+    owner = torch.from_numpy(np.repeat(np.arange(2), np.diff(targets.offsets)))
+    place = torch.from_numpy(targets.values)
+    return float(
+        sampled_softmax(USERS, ITEMS, owner, place, torch.tensor(log_q), temperature, shares)
     )
-    return float(found)
 
 
 def test_the_loss_is_softmax_over_the_candidates() -> None:
@@ -76,11 +79,11 @@ def test_candidates_weigh_by_their_true_probability(
     targets = np.repeat(np.arange(1, 41), 2)[:30]
     seen = np.zeros(41)
     random = np.random.default_rng(0)
-    for _ in range(4000):
+    for step in range(4000):
         drawn = random.choice(41, 30, p=task.catalogue.share)
-        seen[task._candidates(drawn, random)] += 1 / 4000
+        seen[task._candidates(drawn, step)] += 1 / 4000
 
-    log_q = task._log_q(np.arange(1, 41), len(targets)).numpy()
+    log_q = task._log_q(np.arange(1, 41), len(targets))
 
     assert np.exp(log_q) == pytest.approx(seen[1:], abs=0.04)
 
@@ -108,11 +111,20 @@ def test_the_exported_model_gives_the_trained_ones_vectors(
     run = open_run(config, process)
     task = make_task(config, process, run.folder)
     Trainer(task, run, config.trainer, config.optimizer, process).train()
-    batch = next(task.batches(0))
+    batch = next(task.batches(0, 0))
 
     task.dense.eval()
     with torch.no_grad():
-        users, items = task._vectors(batch.users, task.catalogue.encoded)
+        pooled = task.tables(stack(batch.users.bags, task.catalogue.encoded.bags))
+        size = len(batch)
+        users = task.dense.user_vectors(
+            {name: pooled[name][:size] for name in batch.users.bags},
+            torch.from_numpy(batch.users.dense),
+        )
+        items = task.dense.item_vectors(
+            {name: pooled[name][size:] for name in task.catalogue.encoded.bags},
+            torch.from_numpy(task.catalogue.encoded.dense),
+        )
     task.export(tmp_path / "export")
 
     towers = TwoTower.load(tmp_path / "export")
@@ -135,7 +147,8 @@ def test_forgotten_ids_train_the_unknown_row(
     task = make_task(config, process, tmp_path)
     before = task.tables.rows_of("user_id", 0, 1)
 
-    task.loss(next(task.batches(0)), 0).backward()
+    inputs = task.prepare(next(task.batches(0, 0)), 0)
+    task.head(pooled_of(task.tables.sharded(inputs.features)), inputs).backward()
 
     assert (task.tables.rows_of("user_id", 0, 1) != before).any()
 

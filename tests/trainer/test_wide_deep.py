@@ -39,6 +39,7 @@ from trainer.wide_deep import (
     hits_of,
     listwise_loss,
     make_batch,
+    request_weights,
     sampled,
     train,
     write_bundle,
@@ -178,7 +179,7 @@ def test_every_process_gets_as_many_batches_of_different_requests(
     counts, users = [], set()
     for rank in range(3):
         task.process = replace(process, rank=rank, world_size=3)
-        batches = list(task.batches(epoch=0))
+        batches = list(task.batches(0, 0))
         counts.append(len(batches))
         assert len(batches) == task.num_batches()
         users |= {int(row) for b in batches for row in b.users.encoded.bags["user_id"].values}
@@ -193,7 +194,7 @@ def test_batches_of_an_epoch_are_the_same_when_asked_again(
 ) -> None:
     task = make_task(dataset, encoded, process)
 
-    first, again, other = (next(iter(task.batches(epoch))) for epoch in (4, 4, 5))
+    first, again, other = (next(task.batches(epoch, 0)) for epoch in (4, 4, 5))
 
     assert torch.equal(first.pairs.codes, again.pairs.codes)
     assert not torch.equal(first.pairs.codes[:20], other.pairs.codes[:20])
@@ -236,17 +237,23 @@ def test_the_loss_is_the_cross_entropy_of_each_requests_softmax() -> None:
     second = log(exp(3) + exp(1))
     requests = (first - 1 + first - 0) / 2, second - 3
 
-    alike = listwise_loss(logits, labels, user_of, 2, balance=0.0)
-    by_purchase = listwise_loss(logits, labels, user_of, 2, balance=1.0)
+    found = listwise_loss(logits, labels, user_of, torch.tensor([2.0, 0.5]))
 
-    assert alike.item() == pytest.approx(sum(requests) / 2, rel=1e-6)
-    assert by_purchase.item() == pytest.approx((2 * requests[0] + requests[1]) / 3, rel=1e-6)
+    assert found.item() == pytest.approx(2 * requests[0] + 0.5 * requests[1], rel=1e-6)
+
+
+def test_requests_weigh_alike_or_by_their_purchases() -> None:
+    bought = np.array([2, 0, 1])
+
+    assert request_weights(bought, 0.0).tolist() == [1.0, 0.0, 1.0]
+    assert request_weights(bought, 1.0).tolist() == [2.0, 0.0, 1.0]
 
 
 def test_a_request_without_a_purchase_adds_nothing_to_the_loss() -> None:
     logits = torch.tensor([1.0, 2.0, 5.0], requires_grad=True)
 
-    loss = listwise_loss(logits, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0, 0, 1]), 2)
+    labels, user_of = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0, 0, 1])
+    loss = listwise_loss(logits, labels, user_of, torch.tensor([1.0, 0.0]))
     loss.backward()
 
     assert loss.item() == pytest.approx(log(exp(1) + exp(2)) - 1)

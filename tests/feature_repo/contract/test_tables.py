@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.contract.encoding import Bag, TableSpec
-from feature_repo.contract.errors import ArtifactError
-from feature_repo.contract.tables import Tables, feature_tables
+from feature_repo.contract.artifacts import write_json
+from feature_repo.contract.encoding import Bag
+from feature_repo.contract.errors import ArtifactError, ConfigError
+from feature_repo.contract.tables import TableFile, TableForm, Tables
 
 ITEMS = np.array([[0, 0], [1, 10], [2, 20], [4, 40]], np.float32)
 AGES = np.array([[9], [8]], np.float32)
 TABLES = Tables(
-    {"item_id": ITEMS, "age_band": AGES},
+    {"item_id": TableFile(ITEMS), "age_band": TableFile(AGES)},
     {"item_id": "item_id", "history_item_id": "item_id", "age_band": "age_band"},
 )
 
@@ -76,12 +77,6 @@ def test_dim_is_that_of_the_features_table() -> None:
     assert (TABLES.dim("history_item_id"), TABLES.dim("age_band")) == (2, 1)
 
 
-def test_features_are_mapped_to_their_tables() -> None:
-    specs = (TableSpec("item_id", 4, ("item_id", "bought")), TableSpec("age", 2, ("age",)))
-
-    assert feature_tables(specs) == {"item_id": "item_id", "bought": "item_id", "age": "age"}
-
-
 def reference(
     table: npt.NDArray[np.float32], bags: list[list[int]], weights: list[float]
 ) -> npt.NDArray[np.float64]:
@@ -103,35 +98,57 @@ def test_pooling_is_a_weighted_sum(bags: list[list[int]], data: st.DataObject) -
     offsets = np.cumsum([0, *(len(rows) for rows in bags)])
     flat = [row for rows in bags for row in rows]
 
-    pooled = Tables({"t": table}, {"f": "t"}).pooled("f", bag(flat, offsets.tolist(), weights))
+    pooled = Tables({"t": TableFile(table)}, {"f": "t"}).pooled(
+        "f", bag(flat, offsets.tolist(), weights)
+    )
 
     np.testing.assert_allclose(pooled, reference(table, bags, weights), atol=1e-5)
 
 
-def test_saved_tables_come_back_equal_and_mapped(tmp_path: Path) -> None:
-    TABLES.save(tmp_path)
+def save(folder: Path, form: TableForm) -> None:
+    """Write ``TABLES`` in parts, as each process writes its own rows."""
+    for name, table in TABLES.tables.items():
+        file = TableFile.create(folder, name, len(table), table.dim, form)
+        file.write(2, 0, table.values[2:])
+        file.write(0, 0, table.values[:2])
+        file.flush()
+    write_json(folder / "tables.json", dict(TABLES.table_of))
+
+
+@pytest.mark.parametrize("form", [TableForm.fp32, TableForm.fp16])
+def test_saved_tables_come_back_equal(tmp_path: Path, form: TableForm) -> None:
+    save(tmp_path, form)
 
     loaded = Tables.load(tmp_path)
 
     assert loaded.table_of == TABLES.table_of
     for name, table in TABLES.tables.items():
-        assert isinstance(loaded.tables[name], np.memmap)
-        np.testing.assert_array_equal(loaded.tables[name], table)
-
-
-def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
-    TABLES.save(tmp_path, np.float16)
-
-    loaded = Tables.load(tmp_path)
+        assert loaded.tables[name].values.dtype == np.dtype(form.value.replace("fp", "float"))
+        np.testing.assert_array_equal(loaded.tables[name].values, table.values)
     pooled = loaded.pooled("item_id", bag([1, 3], [0, 2], [0.5, 2.0]))
-
-    assert loaded.tables["item_id"].dtype == np.float16
-    assert pooled.dtype == np.float32
     np.testing.assert_array_equal(pooled, [[0.5 * 1 + 2 * 4, 0.5 * 10 + 2 * 40]])
 
 
+def test_int8_keeps_each_value_to_half_a_step_of_its_row(tmp_path: Path) -> None:
+    save(tmp_path, TableForm.int8)
+
+    loaded = Tables.load(tmp_path).tables["item_id"]
+
+    assert loaded.values.dtype == np.int8
+    steps = ITEMS.max(axis=1, keepdims=True) / 127
+    assert (np.abs(loaded.rows(np.arange(4)) - ITEMS) <= steps / 2 + 1e-6).all()
+    assert loaded.rows(np.array([0])).tolist() == [[0.0, 0.0]]
+
+
+def test_int8_takes_no_part_of_a_row(tmp_path: Path) -> None:
+    file = TableFile.create(tmp_path, "item_id", 4, 2, TableForm.int8)
+
+    with pytest.raises(ConfigError, match="int8 needs all 2 columns"):
+        file.write(0, 1, ITEMS[:, 1:])
+
+
 def test_a_missing_or_truncated_table_is_refused(tmp_path: Path) -> None:
-    TABLES.save(tmp_path)
+    save(tmp_path, TableForm.fp32)
     path = tmp_path / "item_id.npy"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(ArtifactError, match="lacks a whole table"):
