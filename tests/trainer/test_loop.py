@@ -74,6 +74,32 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
 
 
+def test_the_pipeline_that_gpus_run_trains_alike(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    plain = trainer(run_config(shop_dataset, tmp_path / "plain"), process)
+    plain.train()
+    piped = trainer(run_config(shop_dataset, tmp_path / "piped"), process)
+    piped._steps = piped._pipelined  # type: ignore[method-assign]
+
+    piped.train()
+
+    assert_equal(values(piped), values(plain))
+    assert losses(piped) == losses(plain)
+
+
+def test_bfloat16_differs_by_its_rounding_alone(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    single = trainer(run_config(shop_dataset, tmp_path / "fp32"), process)
+    single.train()
+    half = trainer(run_config(shop_dataset, tmp_path / "bf16", "trainer.compute=bf16"), process)
+    half.train()
+
+    assert losses(half) == pytest.approx(losses(single), abs=0.05)
+    assert losses(half) != losses(single)
+
+
 def test_a_file_stop_ends_the_run_with_a_checkpoint(
     shop_dataset: Dataset, process: Process, tmp_path: Path
 ) -> None:
