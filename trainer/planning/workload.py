@@ -1,0 +1,210 @@
+"""What an experiment would hold in tables and read of them in a step, without its data."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.distributed.optim import (
+    _apply_optimizer_in_backward as apply_optimizer_in_backward,
+)
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
+from torchrec.modules.embedding_configs import DataType
+from torchrec.optim import RowWiseAdagrad
+
+from feature_repo.contract.dataset import REPOSITORY
+from feature_repo.contract.encoding import IDS, TableSpec
+from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
+from ranking.inputs import TABLES
+from trainer.embeddings import TableConfig, module_name
+from trainer.model_config import TwoTowerModelConfig
+from trainer.planning.config import PlanConfig
+from trainer.sharding import Load
+from trainer.wide_deep_config import WideDeepModelConfig
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The tables of an experiment and what a process reads of them in a step."""
+
+    tables: tuple[TableConfig, ...]
+    load: Load
+    source: str
+    """Where the list of features is from."""
+
+    @staticmethod
+    def of(config: PlanConfig) -> Workload:
+        """The experiment's workload.
+
+        A batch is B examples above C items, the other side's features empty; the processes share
+        both evenly. C is the most that there can be: no item is met twice.
+
+        Raises:
+            ConfigError: the model reads no table.
+        """
+        shape = _shape(config)
+        schema, source = find_schema(config, shape.service)
+        assert config.users is not None  # by PlanConfig
+        assert config.items is not None
+        specs = table_specs(schema, config.users + 1, config.items + 1, shape.encodings)
+        kept = _read(specs, shape.without)
+        if not kept:
+            raise ConfigError(f"The model reads no table: it is without {shape.without}.")
+        dims = dict.fromkeys(IDS.values(), shape.id_dim)
+        tables = TableConfig.of_specs(kept, dims, shape.feature_dim, config.optimizer)
+        return Workload(tables, _load(schema, config, shape), source)
+
+    def module(self) -> nn.Module:
+        """The tables as TorchRec reads them, on the meta device: they take no memory."""
+        configs = [_config(table) for table in self.tables]
+        meta = torch.device("meta")
+        bags = EmbeddingBagCollection(tables=configs, is_weighted=True, device=meta)
+        apply_optimizer_in_backward(RowWiseAdagrad, bags.parameters(), {"lr": 1.0})
+        return nn.ModuleDict({"bags": bags})
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What tables and batches of a model depend on."""
+
+    service: str
+    encodings: tuple[Encoding, ...]
+    """Of the features that are read from tables."""
+    without: list[str]
+    """Features that are not read."""
+    items: float
+    """C, items of a batch."""
+    id_dim: int
+    feature_dim: int
+    history_length: int
+
+
+def _shape(config: PlanConfig) -> _Shape:
+    batch = config.trainer.batch_size
+    match config.model:
+        case TwoTowerModelConfig() as model:
+            return _Shape(
+                "retrieval_v1",
+                (*TABLES, Encoding.NUMERIC),
+                [],
+                batch * config.targets + model.num_negatives,
+                model.id_dim,
+                model.feature_dim,
+                model.history_length,
+            )
+        case WideDeepModelConfig(network=network) as model:
+            return _Shape(
+                "ranking_v1",
+                TABLES,
+                network.without,
+                batch * (config.targets + model.negatives),
+                network.id_dim,
+                network.feature_dim,
+                network.history_length,
+            )
+        case model:
+            raise TypeError(f"No plan is made of {type(model).__name__}.")
+
+
+def table_specs(
+    schema: Schema, user_rows: int, item_rows: int, encodings: Iterable[Encoding]
+) -> tuple[TableSpec, ...]:
+    """The tables of ``Encoder.tables`` over vocabularies of so many rows, of some encodings."""
+    kept = [f for e in IDS for f in schema.encoded(e, *encodings)]
+    bags = [f for f in kept if f.encoding is Encoding.BAG]
+    sizes = {"user_id": user_rows, "item_id": item_rows}
+    ids = tuple(
+        TableSpec(name, rows, (name, *(bag.name for bag in bags if bag.bag_of == name)))
+        for name, rows in sizes.items()
+    )
+    coded = [f for f in kept if f.encoding is not Encoding.BAG]
+    return ids + tuple(TableSpec(f.name, f.buckets, (f.name,)) for f in coded)
+
+
+def find_schema(config: PlanConfig, service: str) -> tuple[Schema, str]:
+    """The features of a Feast service, and where they are from.
+
+    A training set's own where the data set has one, else those of ``feature_repo.definitions``.
+    """
+    found = sorted((config.dataset_folder / "sets").glob(f"{service}-*/schema.json"))
+    if found:
+        return Schema.load(found[-1]), str(found[-1])
+    path = REPOSITORY / "feature_repo" / "definitions.py"
+    return declared(path, service), str(path)
+
+
+DECLARED = """\
+import json, runpy, sys
+found = runpy.run_path(sys.argv[1])
+views = {view.name: view for view in found.values() if hasattr(view, "entity_columns")}
+rows = [
+    [field.name, views[part.name].entities[0], part.name, str(field.dtype), dict(field.tags or {})]
+    for part in found[sys.argv[2]].feature_view_projections
+    for field in part.features
+]
+print(json.dumps(rows))
+"""
+
+
+@cache
+def declared(path: Path, service: str) -> Schema:
+    """The features that a service declares, read by a process of its own.
+
+    The declarations ask a data set for the types of its ids, which tables do not depend on; the
+    trainer does not import Feast.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Path(folder) / "dataset.json"
+        dataset.write_text('{"user_id": "int64", "item_id": "int64"}', encoding="utf-8")
+        environment = {**os.environ, "SHOPREC_DATASET_JSON": str(dataset)}
+        command = [sys.executable, "-c", DECLARED, str(path), service]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"{path} does not declare {service}: {done.stderr.strip()[-400:]}")
+    rows = json.loads(done.stdout.splitlines()[-1])
+    return Schema(
+        service,
+        tuple(Feature.from_tags(name, Entity(entity), *rest) for name, entity, *rest in rows),
+    )
+
+
+def _read(specs: Iterable[TableSpec], without: list[str]) -> list[TableSpec]:
+    """Tables with the features that are read of them, where any is."""
+    kept = [
+        replace(spec, features=tuple(f for f in spec.features if f not in without))
+        for spec in specs
+    ]
+    return [spec for spec in kept if spec.features]
+
+
+def _load(schema: Schema, config: PlanConfig, shape: _Shape) -> Load:
+    """S = (B + C) / W examples a process; the features of each side are empty on the other's."""
+    batch, items = config.trainer.batch_size, shape.items
+    share = {Entity.USER: batch / (batch + items), Entity.ITEM: items / (batch + items)}
+    factors = {IDS[entity]: part for entity, part in share.items()}
+    for entity, part in share.items():
+        for feature in schema.of(entity):
+            length = shape.history_length if feature.encoding is Encoding.BAG else 1
+            factors[feature.name] = part * length
+    return Load(math.ceil((batch + items) / config.world_size), factors)
+
+
+def _config(table: TableConfig) -> EmbeddingBagConfig:
+    return EmbeddingBagConfig(
+        name=module_name(table.name),
+        num_embeddings=table.num_rows,
+        embedding_dim=table.dim,
+        feature_names=list(table.features),
+        data_type=DataType(table.dtype.name.upper()),
+    )
