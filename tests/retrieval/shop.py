@@ -171,6 +171,7 @@ def item_table(cutoff: datetime) -> pa.Table:
             "item_id": ids,
             "event_timestamp": pa.array([cutoff - timedelta(microseconds=1)] * len(ids), TIME),
             "title": [*(f"Item {item}" for item in known), None],
+            "department": [*(f"department {item % 2}" for item in known), None],
             "category": [*(f"category {item % 2}" for item in known), None],
             "subcategory": [*(f"subcategory {item % 4}" for item in known), None],
             "brand": pa.array([None] * len(ids), pa.string()),
@@ -186,7 +187,9 @@ def _write(
     SCHEMA.save(folder / "schema.json")
     write_table(folder / "users.parquet", user_table(rows), group)
     write_table(folder / "items.parquet", item_table(cutoff))
-    write_json(folder / "set.json", {"format": 1, "name": name, "rows": len(rows)})
+    until = (cutoff + (EDGES[1] - EDGES[0])).isoformat()
+    about = {"format": 1, "name": name, "rows": len(rows), "until": until}
+    write_json(folder / "set.json", about)
 
 
 def overrides(dataset: Dataset, runs: Path) -> list[str]:

@@ -17,7 +17,8 @@ from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.tables import Tables
 from tests.retrieval import shop
-from tests.trainer.shop import SMALL
+from tests.trainer.shop import SMALL, fit_bundle
+from trainer.sets import TrainingSet
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 STEPS = 50
@@ -39,8 +40,13 @@ def command(dataset: Dataset, runs: Path, world_size: int, *overrides: str) -> l
 
 def train(dataset: Dataset, runs: Path, world_size: int, *overrides: str) -> Path:
     """The finished run's folder."""
+    return finished(command(dataset, runs, world_size, *overrides))
+
+
+def finished(arguments: list[str]) -> Path:
+    """The folder that a run named at its end."""
     found = subprocess.run(
-        command(dataset, runs, world_size, *overrides),
+        arguments,
         capture_output=True,
         text=True,
         check=False,
@@ -69,6 +75,8 @@ def test_any_number_of_processes_has_the_losses_of_one(
 ) -> None:
     folder = train(shop_dataset, tmp_path, world_size)
 
+    groups = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1").group_sizes()
+    assert len(set(groups.tolist())) > 1  # uneven, and no process waits for another
     assert folder.name == alone.name
     assert len(losses(alone)) >= STEPS
     assert losses(folder) == pytest.approx(losses(alone), abs=1e-5)
@@ -78,6 +86,30 @@ def test_any_number_of_processes_has_the_losses_of_one(
         np.testing.assert_allclose(mine[name].values, table.values, atol=1e-4)
     vectors = [np.load(run / "two_tower" / "item_vectors.npy") for run in (folder, alone)]
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
+
+
+def test_rankers_too_have_the_losses_of_one(shop_dataset: Dataset, tmp_path: Path) -> None:
+    bundle = fit_bundle(shop_dataset, tmp_path / "retriever")
+    folders = []
+    for world_size in (1, 3):
+        runs = tmp_path / f"{world_size}"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        folders.append(
+            finished(
+                [
+                    *(*torchrun, f"--nproc-per-node={world_size}", "-m", "trainer"),
+                    *("experiment=wide_deep", "cutoff=t2", f"retriever={bundle}"),
+                    *shop.overrides(shop_dataset, runs),
+                    *("model.network.dropout=0", "model.network.hidden=[16]", "model.negatives=9"),
+                    *("model.network.crosses=[]", "model.network.without=[user_id]"),
+                    *("model.listwise=1", "trainer.batch_size=4", "trainer.epochs=2"),
+                    *("trainer.log_every=1", "sharding.row_wise_from=10", "sharding.device=cpu"),
+                ]
+            )
+        )
+
+    assert losses(folders[1]) == pytest.approx(losses(folders[0]), abs=1e-5)
+    assert len(losses(folders[0])) >= 10
 
 
 def test_half_precision_tables_differ_by_noise_alone(
