@@ -23,8 +23,8 @@ from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
 from retrieval.index import Kind
-from trainer.distributed import Device
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
+from trainer.sharding_config import ShardingConfig
 from trainer.wide_deep_config import WideDeepModelConfig
 
 CONF = REPOSITORY / "conf"
@@ -146,24 +146,6 @@ class LoopConfig:
             self.patience == 0 or self.select is not None,
             "trainer.patience needs trainer.select, the metric that is watched.",
         )
-
-
-@dataclass
-class ShardingConfig:
-    """How tables are spread over processes; never changes what is trained."""
-
-    device: Device = Device.auto
-    row_wise_from: int = 100_000
-    """Tables of at least this many rows are cut by rows, smaller ones live whole on one rank."""
-    hbm_gb: float = 70.0
-    """Memory a GPU offers to tables."""
-    ddr_gb: float = 16.0
-    """Main memory that each process offers to tables."""
-
-    def __post_init__(self) -> None:
-        for name in ("row_wise_from", "hbm_gb", "ddr_gb"):
-            value = getattr(self, name)
-            require(value > 0, f"sharding.{name} must be above zero; got {value}.")
 
 
 @dataclass

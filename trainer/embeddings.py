@@ -22,17 +22,7 @@ from torch.distributed.optim import (
     _apply_optimizer_in_backward as apply_optimizer_in_backward,
 )
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints
-from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import (
-    HardwareConfig,
-    KernelConfig,
-    TopologyFactory,
-    TrainerConfig,
-)
-from torchrec.distributed.types import ShardingPlan, ShardingType
 from torchrec.modules.embedding_configs import DataType, PoolingType
 from torchrec.optim import RowWiseAdagrad
 
@@ -40,14 +30,16 @@ from feature_repo.contract.artifacts import write_json
 from feature_repo.contract.encoding import Bag, TableSpec
 from feature_repo.contract.errors import BadInput, ConfigError
 from feature_repo.contract.tables import TableFile, TableForm
-from trainer.config import OptimizerConfig, Precision, ShardingConfig
+from trainer.config import OptimizerConfig, Precision
 from trainer.distributed import Process
+from trainer.hardware import here
 from trainer.randomness import Stream, key
+from trainer.sharding import Cluster, Load, local_world_size, plan, sharders
+from trainer.sharding_config import ShardingConfig
 
 log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
-GIB = 1 << 30
 FILL_ROWS = 1 << 14
 """Rows that get their first values from one generator."""
 EXPORT_ROWS = 1 << 18
@@ -97,16 +89,6 @@ class TableConfig:
         )
 
 
-class RowWiseSharder(EmbeddingBagCollectionSharder):
-    """TorchRec's sharder, which also cuts tables by rows on CPU (gloo), where stock offers it
-    for CUDA alone."""
-
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        """The kinds of sharding on a device."""
-        types: list[str] = super().sharding_types(compute_device_type)
-        return list(dict.fromkeys([*types, ShardingType.ROW_WISE.value]))
-
-
 class _Tables(nn.Module):
     """What DistributedModelParallel wraps: a module that contains the collection."""
 
@@ -129,11 +111,24 @@ class ShardedTables(nn.Module):
         tables: tuple[TableConfig, ...],
         process: Process,
         sharding: ShardingConfig,
+        load: Load,
         *,
-        batch_size: int,
         seed: int,
         eps: float = 1e-8,
     ) -> None:
+        """Plan, cut and fill the tables; a collective.
+
+        Args:
+            tables: names, sizes and learning rates.
+            process: this one.
+            sharding: how to cut them.
+            load: what a process reads in a step, for the plan.
+            seed: of the first values.
+            eps: of the optimiser.
+
+        Raises:
+            NoRoom: the tables do not fit.
+        """
         super().__init__()
         self.tables = {table.name: table for table in tables}
         self.process = process
@@ -142,13 +137,16 @@ class ShardedTables(nn.Module):
         self.feature_rows = {
             feature: table.num_rows for table in tables for feature in table.features
         }
-        bags = _collection(tables, eps)
-        self.plan = _plan(bags, tables, process, sharding, batch_size)
+        whole = meta_tables(tables, eps)
+        local = local_world_size(process.world_size)
+        cluster = Cluster(here(process.device, local), process.world_size, local)
+        group = None if process.world_size == 1 else dist.group.WORLD
+        self.plan = plan(whole, sharding, cluster, load, group)
         self.sharded = DistributedModelParallel(
-            _Tables(bags),
+            whole,
             device=process.device,
             plan=self.plan,
-            sharders=[RowWiseSharder()],
+            sharders=sharders(process.device.type, sharding),
         )
         for table in tables:
             for row, column, values in self.local_shards(table.name):
@@ -315,7 +313,8 @@ def module_name(table: str) -> str:
     return f"{table}_table"
 
 
-def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagCollection:
+def meta_tables(tables: tuple[TableConfig, ...], eps: float = 1e-8) -> nn.Module:
+    """The tables as TorchRec takes them, on the meta device: they take no memory."""
     configs = [
         EmbeddingBagConfig(
             name=module_name(table.name),
@@ -332,7 +331,7 @@ def _collection(tables: tuple[TableConfig, ...], eps: float) -> EmbeddingBagColl
     for table in tables:
         parameters = bags.embedding_bags[module_name(table.name)].parameters()
         apply_optimizer_in_backward(RowWiseAdagrad, parameters, {"lr": table.lr, "eps": eps})
-    return bags
+    return _Tables(bags)
 
 
 def _leave(weight: Tensor) -> Tensor:
@@ -351,43 +350,3 @@ def _fill(values: Tensor, row: int, column: int, table: TableConfig, seed: int) 
         high = min(row + len(values), (block + 1) * FILL_ROWS)
         part = drawn[low - block * FILL_ROWS : high - block * FILL_ROWS]
         values[low - row : high - row] = part[:, column : column + values.shape[1]]
-
-
-def _plan(
-    bags: EmbeddingBagCollection,
-    tables: tuple[TableConfig, ...],
-    process: Process,
-    sharding: ShardingConfig,
-    batch_size: int,
-) -> ShardingPlan:
-    """Big tables cut by rows, small ones whole on one rank; the planner balances the ranks."""
-    constraints = {
-        module_name(table.name): ParameterConstraints(
-            sharding_types=[
-                ShardingType.ROW_WISE.value
-                if table.num_rows >= sharding.row_wise_from
-                else ShardingType.TABLE_WISE.value
-            ]
-        )
-        for table in tables
-    }
-    topology = TopologyFactory.create_topology(
-        TrainerConfig(
-            world_size=process.world_size,
-            hbm_cap_bytes=int(sharding.hbm_gb * GIB),
-            ddr_cap_bytes=int(sharding.ddr_gb * GIB),
-        ),
-        HardwareConfig(),
-        KernelConfig(compute_device=process.device.type),
-    )
-    planner = EmbeddingShardingPlanner(
-        topology=topology,
-        batch_size=batch_size,
-        constraints=constraints,
-        storage_reservation=FixedPercentageStorageReservation(percentage=0.1),
-        debug=False,
-    )
-    sharders = [RowWiseSharder()]
-    if process.world_size == 1:
-        return planner.plan(_Tables(bags), sharders)
-    return planner.collective_plan(_Tables(bags), sharders, dist.group.WORLD)

@@ -26,7 +26,7 @@ from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.errors import ConfigError
-from feature_repo.contract.schema import Entity
+from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import TableForm, Tables
 from retrieval.inputs import encode_users
@@ -43,6 +43,7 @@ from trainer.model_config import TwoTowerModelConfig
 from trainer.randomness import Stream, key, uniform
 from trainer.runs import Run
 from trainer.sets import TARGET, TrainingSet, fit_encoder, target_counts
+from trainer.sharding import Load
 from trainer.step import StepInputs
 
 log = logging.getLogger(__name__)
@@ -176,12 +177,21 @@ class TwoTowerTask:
             self._table_configs(config),
             process,
             config.sharding,
-            batch_size=config.trainer.batch_size,
+            self._load(config),
             seed=config.seed,
             eps=config.optimizer.table_eps,
         )
         torch.manual_seed(config.seed)
         self.dense: TwoTower = TwoTower(self._towers()).to(process.device)
+
+    def _load(self, config: RunConfig) -> Load:
+        """What a step reads: sessions, then as many targets and all negatives."""
+        size = config.trainer.batch_size
+        examples = size + min(size + self.model.num_negatives, self.encoder.items.num_rows)
+        bags = self.encoder.schema.encoded(Entity.USER, Encoding.BAG)
+        share = size / examples
+        lengths = {bag.name: self.model.history_length * share for bag in bags}
+        return Load(self.process.largest_share(examples), lengths)
 
     def _table_configs(self, config: RunConfig) -> tuple[TableConfig, ...]:
         ids = {"user_id": self.model.id_dim, "item_id": self.model.id_dim}

@@ -39,6 +39,7 @@ from trainer.randomness import Stream, key, uniform
 from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
 from trainer.runs import Run
 from trainer.sets import TrainingSet
+from trainer.sharding import Load
 from trainer.step import StepInputs
 from trainer.wide_deep_config import WideDeepModelConfig
 
@@ -130,7 +131,7 @@ class WideDeepTask:
             self._table_configs(config),
             process,
             config.sharding,
-            batch_size=config.trainer.batch_size,
+            self._load(config),
             seed=config.seed,
             eps=config.optimizer.table_eps,
         )
@@ -140,6 +141,17 @@ class WideDeepTask:
         self.network = WideDeep(model.network, self.widths).to(process.device)
         self.dense: nn.Module = self.network
         self.trained = np.flatnonzero(bought_in(rows))
+
+    def _load(self, config: RunConfig) -> Load:
+        """What a step reads: requests, then their candidates' distinct items."""
+        size = config.trainer.batch_size
+        items = min(size * self.model.negatives, len(self.rows.items))
+        lengths = {
+            name: self.model.network.history_length * size / (size + items)
+            for name, bag in self.rows.inputs.users.encoded.bags.items()
+            if bag.weights is not None
+        }
+        return Load(self.process.largest_share(size + items), lengths)
 
     def _table_configs(self, config: RunConfig) -> tuple[TableConfig, ...]:
         """Tables of the features that the deep side reads."""

@@ -11,9 +11,11 @@ import torch
 from feature_repo.contract.encoding import Bag, TableSpec
 from feature_repo.contract.errors import BadInput, ConfigError
 from feature_repo.contract.tables import TableForm, Tables
-from trainer.config import OptimizerConfig, Precision, ShardingConfig
+from trainer.config import OptimizerConfig, Precision
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, TableConfig, _fill, stack, to_kjt
+from trainer.sharding import Load
+from trainer.sharding_config import ShardingConfig
 
 USERS = {
     "user_id": Bag.single(np.array([1, 2])),
@@ -28,7 +30,7 @@ def make_tables(process: Process, lr: float = 0.1, init_std: float = 0.05) -> Sh
         TableConfig("children", 5, 4, ("user_id",), init_std, lr),
     )
     sharding = ShardingConfig(row_wise_from=20)
-    return ShardedTables(tables, process, sharding, batch_size=5, seed=0)
+    return ShardedTables(tables, process, sharding, Load(5, {}), seed=0)
 
 
 def test_a_bag_is_the_weighted_sum_of_its_rows(process: Process) -> None:
@@ -163,7 +165,7 @@ def test_half_precision_trains_and_every_form_exports(
     process: Process, tmp_path: Path, form: TableForm
 ) -> None:
     config = TableConfig("item_id", 40, 8, ("item_id",), 0.05, 0.1, Precision.fp16)
-    tables = ShardedTables((config,), process, ShardingConfig(), batch_size=3, seed=0)
+    tables = ShardedTables((config,), process, ShardingConfig(), Load(3, {}), seed=0)
     before = tables.rows_of("item_id", 0, 40)
 
     tables(ITEMS)["item_id"].sum().backward()

@@ -20,7 +20,7 @@ from ranking.inputs import InputEncoder
 from ranking.scorer import Scorer
 from ranking.wide_deep import WideDeepConfig
 from tests.ranking import shop
-from trainer.config import LoopConfig, OptimizerConfig, RunConfig, ShardingConfig
+from trainer.config import LoopConfig, OptimizerConfig, RunConfig
 from trainer.distributed import Device, Process, process_group
 from trainer.ranker_rows import (
     Rows,
@@ -34,6 +34,7 @@ from trainer.ranker_rows import (
 )
 from trainer.runs import Run
 from trainer.sets import TrainingSet
+from trainer.sharding_config import ShardingConfig
 from trainer.wide_deep import (
     WideDeepTask,
     hits_of,
