@@ -20,7 +20,7 @@ from trainer.planning.config import Machine, PlanConfig
 from trainer.planning.result import make_plan
 from trainer.planning.text import Remedy, describe, explain
 from trainer.sharding import NoRoom
-from trainer.sharding_config import ShardingConfig, Strategy
+from trainer.sharding_config import Strategy
 from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
@@ -56,9 +56,7 @@ MOST_PROCESSES = 1024
 def compose_plan(overrides: Sequence[str]) -> PlanConfig:
     """Compose ``conf/plan.yaml`` and ``overrides``; see ``compose_as``."""
     register()
-    store = ConfigStore.instance()
-    store.store(name="plan_schema", node=PlanConfig, provider="trainer")
-    store.store(group="sharding", name="schema", node=ShardingConfig, provider="trainer")
+    ConfigStore.instance().store(name="plan_schema", node=PlanConfig, provider="trainer")
     return compose_as(PlanConfig, "plan", overrides)
 
 

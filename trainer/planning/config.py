@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from trainer.config import RunConfig
 from trainer.hardware import KNOWN, Hardware
 from trainer.model_config import require
 from trainer.sharding import Cluster
-from trainer.sharding_config import ShardingConfig
 
 
 class Machine(Enum):
@@ -43,7 +42,6 @@ class PlanConfig(RunConfig):
     """Processes: one for each GPU."""
     local_world_size: int | None = None
     """Processes of a node; null: 8, or all where they are fewer."""
-    sharding: ShardingConfig = field(default_factory=ShardingConfig)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         require(

@@ -8,11 +8,12 @@ from typing import Any
 
 from torchrec.distributed.planner.types import ShardingOption
 
+from trainer.embeddings import meta_tables
 from trainer.hardware import GB
 from trainer.planning.config import PlanConfig
 from trainer.planning.footprint import RankMemory, Wire, comm_bytes, rank_memory, wire
 from trainer.planning.workload import Workload
-from trainer.sharding import Cluster, NoRoom, offered, place
+from trainer.sharding import Cluster, NoRoom, offered, place, tables_of
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def make_plan(config: PlanConfig) -> Plan:
         ConfigError: the device cannot do what is asked for.
     """
     workload = Workload.of(config)
-    cluster, module = config.cluster, workload.module()
+    cluster, module = config.cluster, meta_tables(workload.tables)
     options = place(module, config.sharding, cluster, workload.load)
     hbm, ddr = offered(config.sharding, cluster.hardware)
-    features = {option.name: _features(option, workload) for option in options}
+    features = {table.name: list(table.feature_names) for table in tables_of(module)}
     number = comm_bytes(config.sharding, cluster)
     found = Plan(
         config=config,
@@ -124,11 +125,6 @@ def make_plan(config: PlanConfig) -> Plan:
             f"{ddr / GB:.1f} GB."
         )
     return found
-
-
-def _features(option: ShardingOption, workload: Workload) -> list[str]:
-    name = option.name.removesuffix("_table")
-    return next(list(table.features) for table in workload.tables if table.name == name)
 
 
 def _placed(option: ShardingOption) -> Placed:

@@ -13,21 +13,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import torch
-from torch import nn
-from torch.distributed.optim import (
-    _apply_optimizer_in_backward as apply_optimizer_in_backward,
-)
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
-from torchrec.modules.embedding_configs import DataType
-from torchrec.optim import RowWiseAdagrad
-
 from feature_repo.contract.dataset import REPOSITORY
 from feature_repo.contract.encoding import IDS, TableSpec
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from ranking.inputs import TABLES
-from trainer.embeddings import TableConfig, module_name
+from trainer.embeddings import TableConfig
 from trainer.model_config import TwoTowerModelConfig
 from trainer.planning.config import PlanConfig
 from trainer.sharding import Load
@@ -64,14 +55,6 @@ class Workload:
         dims = dict.fromkeys(IDS.values(), shape.id_dim)
         tables = TableConfig.of_specs(kept, dims, shape.feature_dim, config.optimizer)
         return Workload(tables, _load(schema, config, shape), source)
-
-    def module(self) -> nn.Module:
-        """The tables as TorchRec reads them, on the meta device: they take no memory."""
-        configs = [_config(table) for table in self.tables]
-        meta = torch.device("meta")
-        bags = EmbeddingBagCollection(tables=configs, is_weighted=True, device=meta)
-        apply_optimizer_in_backward(RowWiseAdagrad, bags.parameters(), {"lr": 1.0})
-        return nn.ModuleDict({"bags": bags})
 
 
 @dataclass(frozen=True)
@@ -198,13 +181,3 @@ def _load(schema: Schema, config: PlanConfig, shape: _Shape) -> Load:
             length = shape.history_length if feature.encoding is Encoding.BAG else 1
             factors[feature.name] = part * length
     return Load(math.ceil((batch + items) / config.world_size), factors)
-
-
-def _config(table: TableConfig) -> EmbeddingBagConfig:
-    return EmbeddingBagConfig(
-        name=module_name(table.name),
-        num_embeddings=table.num_rows,
-        embedding_dim=table.dim,
-        feature_names=list(table.features),
-        data_type=DataType(table.dtype.name.upper()),
-    )
