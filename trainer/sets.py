@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.contract.artifacts import read_table, sha256_file
@@ -25,6 +27,8 @@ Ints = npt.NDArray[np.int64]
 TARGET = "target_item_id"
 QUANTILE_ROWS = 1_000_000
 """Rows that the quantiles of numeric features are found on, at most."""
+COUNTING_MEMORY = "2GB"
+"""Memory in which distinct users and items are counted."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,41 @@ class TrainingSet:
         return sha256_file(self.folder / "set.json")
 
     @property
+    def path(self) -> Path:
+        """The rows of users."""
+        return self.folder / "users.parquet"
+
+    @cached_property
     def users(self) -> pq.ParquetFile:
         """The rows of users, to be read by row groups."""
         try:
-            return pq.ParquetFile(self.folder / "users.parquet")
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            return pq.ParquetFile(self.path, page_checksum_verification=True)
+        except (OSError, pa.ArrowInvalid) as error:
             raise ArtifactError(f"{self.folder} has no whole users.parquet: {error}") from error
+
+    def group_sizes(self) -> Ints:
+        """Rows of each row group."""
+        metadata = self.users.metadata
+        groups = range(metadata.num_row_groups)
+        return np.array([metadata.row_group(group).num_rows for group in groups], dtype=np.int64)
+
+    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a row group.
+
+        Raises:
+            ArtifactError: the file lacks a column, or the row group is broken; named.
+        """
+        file = self.users
+        missing = sorted(set(columns) - set(file.schema_arrow.names))
+        if missing:
+            raise ArtifactError(f"{self.path} lacks {missing}; it has {file.schema_arrow.names}.")
+        try:
+            return file.read_row_group(group, columns=list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ArtifactError(
+                f"Row group {group} of {self.path} cannot be read: {error}. Make the set again: "
+                "python -m feature_repo.jobs training-set ... force=true"
+            ) from error
 
     @property
     def items(self) -> pa.Table:
@@ -74,15 +107,8 @@ class TrainingSet:
 
     def chunks(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The users' rows, one row group at a time."""
-        file = self.users
-        missing = sorted(set(columns) - set(file.schema_arrow.names))
-        if missing:
-            raise ArtifactError(
-                f"{self.folder / 'users.parquet'} lacks {missing}; it has "
-                f"{file.schema_arrow.names}."
-            )
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group, columns=list(columns))
+        for group in range(len(self.group_sizes())):
+            yield self.read_group(group, columns)
 
     def numeric_rows(self) -> pa.Table:
         """Query times and numeric features of up to ``QUANTILE_ROWS`` rows."""
@@ -96,29 +122,67 @@ class TrainingSet:
 
 
 def fit_encoder(
-    sessions: TrainingSet, dataset: Dataset, min_buyers: int, history_length: int
+    sessions: TrainingSet,
+    dataset: Dataset,
+    min_buyers: int,
+    history_length: int,
+    base: Encoder | None = None,
 ) -> Encoder:
-    """An encoder whose vocabularies are all users of a set, and all items with enough buyers."""
-    purchases = bought(sessions)
-    users = Vocabulary.build(pc.unique(purchases.column("user_id")), dataset.user_id)
-    buyers = purchases.group_by("item_id").aggregate([("user_id", "count_distinct")])
-    kept = buyers.filter(pc.greater_equal(buyers.column("user_id_count_distinct"), min_buyers))
-    if not len(kept):
+    """An encoder whose vocabularies are all users of a set, and all items with enough buyers.
+
+    Args:
+        sessions: the set.
+        dataset: where it is from.
+        min_buyers: users that must have bought an item.
+        history_length: items of a history that are read.
+        base: an encoder whose ids keep their rows and whose features are encoded as before.
+
+    Raises:
+        ArtifactError: no item has enough buyers, or ``base`` reads other features.
+    """
+    if base is not None:
+        sessions.schema.require_same(base.schema, "the model that is started from")
+    user_ids, item_ids = vocabulary_ids(sessions, min_buyers)
+    if not len(item_ids):
         raise ArtifactError(
             f"No item of {sessions.folder} has {min_buyers} buyers; lower model.min_buyers."
         )
-    items = Vocabulary.build(kept.column("item_id"), dataset.item_id)
+    users = Vocabulary.build(user_ids, dataset.user_id, None if base is None else base.users)
+    items = Vocabulary.build(item_ids, dataset.item_id, None if base is None else base.items)
+    if base is not None:
+        return replace(base, users=users, items=items, history_length=history_length)
     return Encoder.fit(
         sessions.schema, users, items, sessions.numeric_rows(), sessions.items, history_length
     )
 
 
-def bought(sessions: TrainingSet) -> pa.Table:
-    """``user_id, item_id``: every line of every session."""
-    parts = []
-    for chunk in sessions.chunks(["user_id", TARGET]):
-        items, offsets = list_column(chunk, TARGET)
-        owners = np.repeat(np.arange(len(chunk)), np.diff(offsets))
-        users = column_of(chunk, "user_id").take(pa.array(owners))
-        parts.append(pa.table({"user_id": users, "item_id": items}))
-    return pa.concat_tables(parts)
+def vocabulary_ids(sessions: TrainingSet, min_buyers: int) -> tuple[pa.Array, pa.Array]:
+    """The distinct users of a set, and its items with at least ``min_buyers`` of them.
+
+    DuckDB counts them, and goes to disk where memory does not suffice.
+    """
+    rows = f"read_parquet('{sessions.path}')"
+    queries = (
+        f"SELECT DISTINCT user_id FROM {rows}",
+        f"SELECT item_id FROM (SELECT DISTINCT user_id, unnest({TARGET}) AS item_id FROM {rows}) "
+        f"GROUP BY item_id HAVING count(*) >= {min_buyers}",
+    )
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as database:
+        database.execute("SET memory_limit = ?", [COUNTING_MEMORY])
+        database.execute("SET temp_directory = ?", [folder])
+        try:
+            users, items = (database.sql(query).to_arrow_table() for query in queries)
+        except duckdb.Error as error:
+            for _ in sessions.chunks(["user_id", TARGET]):
+                pass  # names the row group that is broken
+            raise ArtifactError(f"{sessions.path} cannot be read: {error}") from error
+    return column_of(users, "user_id"), column_of(items, "item_id")
+
+
+def target_counts(sessions: TrainingSet, items: Vocabulary) -> Ints:
+    """[R] how often each item row is a target; row 0 counts the unknown ones."""
+    counts = np.zeros(items.num_rows, dtype=np.int64)
+    for chunk in sessions.chunks([TARGET]):
+        ids, _ = list_column(chunk, TARGET)
+        counts += np.bincount(items.rows(ids), minlength=items.num_rows)
+    return counts

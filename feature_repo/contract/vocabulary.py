@@ -18,15 +18,15 @@ import pyarrow.compute as pc
 
 from feature_repo.contract.artifacts import (
     atomic_folder,
-    read_table,
     write_array,
     write_manifest,
-    write_table,
 )
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 
 KIND = "vocabulary"
+PART = 1 << 20
+"""Ids that are looked up at once when a vocabulary grows."""
 
 
 def hash_strings(values: pa.Array) -> npt.NDArray[np.uint64]:
@@ -65,17 +65,21 @@ class Vocabulary:
         Raises:
             BadInput: a null id, a wrong type, or two strings with one 64-bit key.
         """
-        array = pc.unique(_typed(ids, id_type))
-        if array.null_count:
-            raise BadInput("An id is null; every user and item needs an id.")
-        array = array.take(pc.array_sort_indices(array))
+        array = _distinct(_typed(ids, id_type))
         if base is not None:
-            array = pa.concat_arrays([base.ids, array.filter(pc.equal(_as_arrow(base, array), 0))])
+            array = pa.concat_arrays([base.ids, *base.unknown(array)])
         keys = _keys(array, id_type)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        _require_distinct(keys, order, array)
-        return Vocabulary(id_type, keys, (order + 1).astype(np.int32), array)
+        rows = np.arange(1, len(array) + 1, dtype=np.int32)
+        if not (keys[1:] > keys[:-1]).all():
+            order = np.argsort(keys, kind="stable")
+            keys, rows = keys[order], rows[order]
+            _require_distinct(keys, rows, array)
+        return Vocabulary(id_type, keys, rows, array)
+
+    def unknown(self, ids: pa.Array) -> list[pa.Array]:
+        """Those of ``ids`` that have no row, in parts."""
+        parts = (ids.slice(start, PART) for start in range(0, len(ids), PART))
+        return [part.filter(pa.array(self.rows(part) == 0)) for part in parts]
 
     def rows(self, ids: Any) -> npt.NDArray[np.int64]:
         """[N] the row of each id; 0 for null and for ids that the vocabulary does not know.
@@ -108,7 +112,7 @@ class Vocabulary:
         with atomic_folder(folder) as temporary:
             write_array(temporary / "keys.npy", self.keys)
             write_array(temporary / "rows.npy", self.key_rows)
-            write_table(temporary / "ids.parquet", pa.table({"id": self.ids}))
+            _write_ids(temporary / "ids.arrow", self.ids)
             write_manifest(temporary, KIND, {"id_type": self.id_type.value, "size": len(self)})
 
     @staticmethod
@@ -123,7 +127,7 @@ class Vocabulary:
             rows = np.load(folder / "rows.npy", mmap_mode="r")
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} is not a vocabulary: {error}") from error
-        ids = read_table(folder / "ids.parquet").column("id").combine_chunks()
+        ids = _map_ids(folder / "ids.arrow")
         if ids.type != id_arrow_type(id_type):
             raise ArtifactError(f"{folder} holds ids of type {ids.type}; expected {id_type}.")
         return Vocabulary(id_type, keys, rows, ids)
@@ -153,14 +157,35 @@ def _keys(array: pa.Array, id_type: IdType) -> npt.NDArray[np.uint64]:
     return np.asarray(filled).astype(np.int64, copy=False).view(np.uint64)
 
 
-def _as_arrow(base: Vocabulary, array: pa.Array) -> pa.Array:
-    return pa.array(base.rows(array))
+def _distinct(array: pa.Array) -> pa.Array:
+    """The distinct ids in rising order."""
+    if array.null_count:
+        raise BadInput("An id is null; every user and item needs an id.")
+    if pa.types.is_integer(array.type):
+        return pa.array(np.unique(np.asarray(array)))  # a hash table would be several times larger
+    array = pc.unique(array)
+    return array.take(pc.array_sort_indices(array))
+
+
+def _write_ids(path: Path, ids: pa.Array) -> None:
+    table = pa.table({"id": ids})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _map_ids(path: Path) -> pa.Array:
+    """The ids of an Arrow file, over its own memory."""
+    try:
+        column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("id")
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise ArtifactError(f"{path} is not a whole file of ids: {error}") from error
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _require_distinct(
-    keys: npt.NDArray[np.uint64], order: npt.NDArray[np.int64], ids: pa.Array
+    keys: npt.NDArray[np.uint64], rows: npt.NDArray[np.int32], ids: pa.Array
 ) -> None:
     same = np.flatnonzero(keys[1:] == keys[:-1])
     if len(same):
-        first, second = (ids[int(order[same[0] + step])].as_py() for step in (0, 1))
+        first, second = (ids[int(rows[same[0] + step]) - 1].as_py() for step in (0, 1))
         raise BadInput(f"Ids {first!r} and {second!r} have one 64-bit key; rename one of them.")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.encoding import Quantiles
 from feature_repo.contract.errors import ArtifactError
 from tests.retrieval import shop
-from trainer.sets import TrainingSet, bought, fit_encoder
+from trainer.sets import TrainingSet, fit_encoder, target_counts
 
 
 def test_a_set_is_found_by_edge_and_by_time(shop_dataset: Dataset) -> None:
@@ -53,16 +58,62 @@ def test_a_shop_without_repeated_items_is_told_what_to_do(shop_dataset: Dataset)
         fit_encoder(sessions, shop_dataset, min_buyers=1_000, history_length=5)
 
 
-def test_every_line_of_every_session_is_read(shop_dataset: Dataset) -> None:
+def test_targets_are_counted_by_the_rows_of_their_items(shop_dataset: Dataset) -> None:
     sessions = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1")
+    items = fit_encoder(sessions, shop_dataset, 9, 5).items
 
-    lines = bought(sessions)
+    counts = target_counts(sessions, items)
 
-    expected = [
-        (user, item)
-        for (user, time), items in shop.baskets().items()
+    expected = Counter(
+        item
+        for (_, time), items_ in shop.baskets().items()
         if time < shop_dataset.edges[1]
-        for item in items
-    ]
-    found = zip(lines["user_id"].to_pylist(), lines["item_id"].to_pylist(), strict=True)
-    assert sorted(found) == sorted(expected)
+        for item in items_
+    )
+    known = items.ids.to_pylist()
+    assert counts[1:].tolist() == [expected[item] for item in known]
+    assert counts[0] == sum(expected.values()) - counts[1:].sum() > 0
+
+
+def test_an_encoder_that_is_started_from_keeps_its_rows_and_its_quantiles(
+    shop_dataset: Dataset,
+) -> None:
+    sessions = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1")
+    base = fit_encoder(sessions, shop_dataset, 9, 5)
+    base = replace(base, quantiles=Quantiles(dict.fromkeys(base.quantiles.edges, np.ones(1, "f4"))))
+
+    grown = fit_encoder(sessions, shop_dataset, 1, 7, base)
+
+    before = base.items.ids.to_pylist()
+    assert grown.items.ids.to_pylist()[: len(before)] == before
+    assert len(grown.items) == shop.NUM_ITEMS > len(before)
+    assert grown.quantiles == base.quantiles
+    assert grown.history_length == 7
+
+
+def broken(dataset: Dataset, folder: Path) -> TrainingSet:
+    """A set whose third row group has a damaged page."""
+    sessions = TrainingSet.open(dataset, "retrieval_v1", "sessions", "t1")
+    shutil.copytree(sessions.folder, folder)
+    data = bytearray(sessions.path.read_bytes())
+    column = sessions.users.metadata.row_group(2).column(0)
+    start, size = column.data_page_offset, column.total_compressed_size
+    data[start + size // 2 : start + size // 2 + 8] = b"\xff" * 8
+    (folder / "users.parquet").write_bytes(data)
+    return TrainingSet(folder, sessions.schema)
+
+
+def test_a_broken_row_group_is_named(shop_dataset: Dataset, tmp_path: Path) -> None:
+    sessions = broken(shop_dataset, tmp_path / "set")
+
+    with pytest.raises(ArtifactError, match=r"Row group 2 of .*users\.parquet cannot be read"):
+        fit_encoder(sessions, shop_dataset, 1, 5)
+
+
+def test_a_truncated_or_foreign_file_is_named(shop_dataset: Dataset, tmp_path: Path) -> None:
+    sessions = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1")
+    for content in (sessions.path.read_bytes()[:-100], b"user_id,item_id\n1,2\n"):
+        (tmp_path / "users.parquet").write_bytes(content)
+
+        with pytest.raises(ArtifactError, match=r"has no whole users\.parquet"):
+            TrainingSet(tmp_path, sessions.schema).group_sizes()

@@ -151,7 +151,7 @@ def test_another_id_type_is_refused(tmp_path: Path) -> None:
         Vocabulary.load(tmp_path / "v", IdType.STRING)
 
 
-@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "ids.parquet"])
+@pytest.mark.parametrize("name", ["keys.npy", "rows.npy", "ids.arrow"])
 def test_a_missing_or_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "v"
     Vocabulary.build(list(range(100)), IdType.INT64).save(folder)
