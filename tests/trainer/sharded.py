@@ -6,6 +6,7 @@ It reads its place from torchrun's variables and prints, in the first process, o
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.optim import (
     _apply_optimizer_in_backward as apply_optimizer_in_backward,
 )
+from torch.profiler import ProfilerActivity, profile
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.embedding_configs import DataType
@@ -33,6 +35,7 @@ from trainer.sharding_config import ShardingConfig, Strategy
 
 ROWS = {"user_id": 201, "item_id": 150, "age": 6}
 DIM = 16
+COLLECTIVES = ("_reduce_scatter_base_", "_allgather_base_")
 EXAMPLES = 8
 """Of a step, over all processes; each reads two rows of each table."""
 
@@ -87,13 +90,26 @@ def train(process: Process, config: ShardingConfig) -> dict[str, Any]:
         sharders=sharders("cpu", config),
     )
     _fill(sharded)
-    losses = [_step(sharded, process, step) for step in range(6)]
+    losses = [_step(sharded, process, step) for step in range(5)]
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        losses.append(_step(sharded, process, 5))
     places: Any = found.plan["bags"]
     return {
         "losses": losses,
+        "sent": {name: _sent(profiler.events(), name) for name in COLLECTIVES},
         "ranks": {name: places[name].ranks for name in ROWS},
         "types": {name: places[name].sharding_type for name in ROWS},
     }
+
+
+def _sent(events: Any, name: str) -> int:
+    """Numbers that this process sent to others by a kind of collective."""
+    total = 0
+    for event in events:
+        if event.name == f"c10d::{name}":
+            first, second = (math.prod(shape) for shape in event.input_shapes[:2])
+            total += abs(first - second)  # output and input: one holds what all others get
+    return total
 
 
 def _fill(sharded: nn.Module) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from trainer.hardware import GB
 from trainer.planning.result import Placed, Plan
 
+SMALL = 1000
+"""Tables under one part in so many of all bytes are shown together."""
 WORDS = ("sharding", "kernel", "processes")
 """Columns that hold no numbers."""
 
@@ -44,12 +46,35 @@ def _title(plan: Plan) -> list[str]:
 
 
 def _tables(plan: Plan) -> list[str]:
+    small = sum(table.bytes for table in plan.tables) / SMALL
     order = sorted(plan.tables, key=lambda table: (-table.bytes, table.table))
     rows = [
         [t.table, f"{t.num_rows:,}", str(t.dim), _size(t.bytes), t.sharding, t.kernel, _ranks(t)]
         for t in order
+        if t.bytes >= small
     ]
+    rest = [table for table in order if table.bytes < small]
+    if rest:
+        rows.append(_together(rest))
     return _grid(["table", "rows", "dim", "bytes", "sharding", "kernel", "processes"], rows)
+
+
+def _together(tables: list[Placed]) -> list[str]:
+    """One line for small tables; ``--json`` has each."""
+    dims, kinds, kernels = (
+        sorted({str(getattr(table, name)) for table in tables})
+        for name in ("dim", "sharding", "kernel")
+    )
+    ranks = {rank for table in tables for rank in table.ranks}
+    return [
+        f"{len(tables)} small ones",
+        f"{sum(table.num_rows for table in tables):,}",
+        ", ".join(dims),
+        _size(sum(table.bytes for table in tables)),
+        ", ".join(kinds),
+        ", ".join(kernels),
+        f"{len(ranks)} of them" if len(ranks) > 1 else str(*ranks),
+    ]
 
 
 def _ranks(table: Placed) -> str:

@@ -122,9 +122,15 @@ def find_schema(config: PlanConfig, service: str) -> tuple[Schema, str]:
     """
     found = sorted((config.dataset_folder / "sets").glob(f"{service}-*/schema.json"))
     if found:
-        return Schema.load(found[-1]), str(found[-1])
+        return Schema.load(found[-1]), _shown(found[-1])
     path = REPOSITORY / "feature_repo" / "definitions.py"
-    return declared(path, service), str(path)
+    return declared(path, service), _shown(path)
+
+
+def _shown(path: Path) -> str:
+    """The path from the current folder on, where it lies in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 DECLARED = """\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from torchrec.modules.embedding_configs import DataType
 
@@ -158,3 +160,24 @@ def test_what_a_part_takes_adds_up() -> None:
 
     assert (fused.hbm, fused.ddr) == (100 + 10 + 3, 0)
     assert (cached.hbm, cached.ddr) == (20 + 3, 100 + 10)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "world_size", "local"),
+    [
+        (Strategy.row_wise, 2, 2),
+        pytest.param(Strategy.table_row_wise, 4, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_sends_what_the_plan_says(strategy: Strategy, world_size: int, local: int) -> None:
+    where, load = cluster(world_size, local), Load(sharded.EXAMPLES // world_size, {})
+    options = place(sharded.collection(), config(strategy), where, load)
+    big = [option for option in options if option.sharding_type == strategy.value]
+    planned = wire(big, {name: [name] for name in sharded.ROWS}, where, load, 1)
+
+    ended = sharded.run(world_size, local, strategy.value)
+
+    sent = json.loads(ended[0][1].splitlines()[-1])["sent"]
+    assert len(big) == 2
+    assert sent["_reduce_scatter_base_"] == planned.forward_intra[0]
+    assert sent["_allgather_base_"] == planned.backward_intra[0]

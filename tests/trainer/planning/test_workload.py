@@ -98,7 +98,7 @@ def test_without_a_data_set_the_declared_features_are_read(
 
     schema, source = find_schema(config, "retrieval_v1")
 
-    assert source == str(repository / "feature_repo" / "definitions.py")
+    assert (Path.cwd() / source) == repository / "feature_repo" / "definitions.py"
     features = {feature.name: feature for feature in schema.features}
     assert features["history_item_id"].bag_of == "item_id"
     assert features["brand"].buckets == 16384
@@ -106,6 +106,9 @@ def test_without_a_data_set_the_declared_features_are_read(
     assert Schema.from_json(schema.to_json()) == schema
 
 
-def test_a_service_that_is_not_declared_is_named(repository: Path) -> None:
+def test_a_service_that_is_not_declared_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "definitions.py"
+    path.write_text("retrieval_v1 = None", encoding="utf-8")
+
     with pytest.raises(ConfigError, match="does not declare nothing_v1"):
-        declared(repository / "feature_repo" / "definitions.py", "nothing_v1")
+        declared(path, "nothing_v1")
