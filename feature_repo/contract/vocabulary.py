@@ -162,9 +162,17 @@ def _distinct(array: pa.Array) -> pa.Array:
     if array.null_count:
         raise BadInput("An id is null; every user and item needs an id.")
     if pa.types.is_integer(array.type):
-        return pa.array(np.unique(np.asarray(array)))  # a hash table would be several times larger
+        return _sorted(array)  # a hash table would be several times larger
     array = pc.unique(array)
     return array.take(pc.array_sort_indices(array))
+
+
+def _sorted(array: pa.Array) -> pa.Array:
+    values = np.asarray(array)
+    if (values[1:] > values[:-1]).all():
+        return array
+    values = np.sort(values)
+    return pa.array(values[np.concatenate([[True], values[1:] > values[:-1]])])
 
 
 def _write_ids(path: Path, ids: pa.Array) -> None:
