@@ -29,11 +29,12 @@ from torchrec.optim import RowWiseAdagrad
 from feature_repo.contract.artifacts import write_json
 from feature_repo.contract.encoding import Bag, TableSpec
 from feature_repo.contract.errors import BadInput, ConfigError
+from feature_repo.contract.randomness import key
 from feature_repo.contract.tables import TableFile, TableForm
 from trainer.config import OptimizerConfig, Precision
 from trainer.distributed import Process
 from trainer.hardware import here
-from trainer.randomness import Stream, key
+from trainer.randomness import Stream
 from trainer.sharding import Cluster, Load, local_world_size, plan, sharders
 from trainer.sharding_config import ShardingConfig
 

@@ -24,12 +24,13 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from tqdm import tqdm
 
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.randomness import key
 from trainer import checkpoints
 from trainer.config import LoopConfig, OptimizerConfig, Schedule
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables
 from trainer.prefetch import prefetched
-from trainer.randomness import Stream, key
+from trainer.randomness import Stream
 from trainer.runs import Run
 from trainer.step import StepInputs, TrainStep
 

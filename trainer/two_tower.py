@@ -26,6 +26,7 @@ from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import TableForm, Tables
@@ -40,7 +41,7 @@ from trainer.distributed import Process, gather_rows
 from trainer.embeddings import ShardedTables, TableConfig, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
-from trainer.randomness import Stream, key, uniform
+from trainer.randomness import Stream
 from trainer.runs import Run
 from trainer.sets import TARGET, TrainingSet, fit_encoder, target_counts
 from trainer.sharding import Load

@@ -23,6 +23,7 @@ from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Entity
 from ranking.inputs import InputEncoder, Side
 from ranking.metrics import ndcg_of_hits
@@ -35,7 +36,7 @@ from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, TableConfig, pooled_of, stack
 from trainer.joint_optimizer import JointOptimizer
 from trainer.loop import Trainer
-from trainer.randomness import Stream, key, uniform
+from trainer.randomness import Stream
 from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
 from trainer.runs import Run
 from trainer.sets import TrainingSet

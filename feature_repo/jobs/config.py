@@ -29,6 +29,7 @@ class Source(Enum):
 
     complete_journey = "complete_journey"
     parquet = "parquet"
+    synthetic = "synthetic"
 
 
 class ClockChoice(Enum):
@@ -116,6 +117,12 @@ class DataConfig:
     max_users: int | None = None
     """Keep about this many users, evenly spread over the sorted ids; null: all."""
 
+    num_users: int = 10_000
+    """Of a made-up shop (source=synthetic)."""
+    num_items: int = 1_000
+    num_events: int = 200_000
+    seed: int = 0
+
     timezone: str = "UTC"
     """Days and weeks begin at midnight there."""
     cutoff: str | None = None
@@ -133,7 +140,10 @@ class DataConfig:
         if self.name == MISSING:
             return
         self._check_name()
-        for name in ("snapshot_days", "history_items", "half_life_days"):
+        for name in (
+            *("snapshot_days", "history_items", "half_life_days"),
+            *("num_users", "num_items", "num_events"),
+        ):
             _require_positive(name, getattr(self, name))
         for name in ("max_users", "window_days"):
             if getattr(self, name) is not None:

@@ -7,7 +7,15 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.contract.dataset import Dataset
-from feature_repo.jobs import canonical, complete_journey, parquet_shop, shop_file, windows
+from feature_repo.jobs import (
+    canonical,
+    complete_journey,
+    parquet_shop,
+    planted,
+    shop_file,
+    synthetic,
+    windows,
+)
 from feature_repo.jobs.canonical import finish
 from feature_repo.jobs.config import JobConfig, Source
 from feature_repo.jobs.database import connect
@@ -16,7 +24,7 @@ from feature_repo.jobs.stage import Stage
 
 log = logging.getLogger(__name__)
 
-CODE = (canonical, complete_journey, parquet_shop, shop_file, windows)
+CODE = (canonical, complete_journey, parquet_shop, planted, shop_file, synthetic, windows)
 OUTPUTS = ("events", "users", "items", "item_context")
 
 
@@ -39,6 +47,8 @@ def ingest(config: JobConfig, now: datetime) -> Dataset:
                 staged = complete_journey.stage(connection, data)
             case Source.parquet:
                 staged = parquet_shop.stage(connection, data)
+            case Source.synthetic:
+                staged = synthetic.stage(connection, data)
         dataset = finish(connection, data, staged, now)
     write_settings(dataset)
     stage.done()
@@ -54,3 +64,5 @@ def source_files(config: JobConfig) -> list[Path]:
             return complete_journey.source_files()
         case Source.parquet:
             return parquet_shop.source_files(config.data)
+        case Source.synthetic:
+            return []

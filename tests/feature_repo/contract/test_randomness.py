@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.randomness import Stream, key, uniform
+from feature_repo.contract.randomness import key, uniform
 
 
 def test_a_number_does_not_depend_on_what_is_asked_for_beside_it() -> None:
-    start = key(3, Stream.USER_ID, 17)
+    start = key(3, 1, 17)
 
     whole = uniform(start, np.arange(1000))
 
@@ -18,7 +18,7 @@ def test_a_number_does_not_depend_on_what_is_asked_for_beside_it() -> None:
 
 
 def test_numbers_are_spread_evenly() -> None:
-    drawn = uniform(key(0, Stream.NEGATIVES, 0), np.arange(100_000))
+    drawn = uniform(key(0, 3, 0), np.arange(100_000))
 
     counts, _ = np.histogram(drawn, bins=20, range=(0, 1))
     expected = 100_000 / 20
