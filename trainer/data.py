@@ -173,7 +173,7 @@ class SessionReader:
         schema = self.encoder.schema
         encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
         features = [f.name for f in schema.encoded(Entity.USER, *encodings)]
-        if schema.encoded(Entity.USER, Encoding.BAG):
+        if any(f.bag_weight for f in schema.encoded(Entity.USER, Encoding.BAG)):
             features += [HISTORY_WEIGHT, HISTORY_TIME]
         return list(dict.fromkeys(["user_id", "event_timestamp", *features, TARGET]))
 

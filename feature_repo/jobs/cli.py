@@ -11,17 +11,21 @@ from datetime import UTC, datetime
 
 from feature_repo.contract.errors import ShoprecError
 from feature_repo.jobs.clear_online import clear_online
-from feature_repo.jobs.config import JobConfig, TrainingSetConfig, load_config
+from feature_repo.jobs.config import JobConfig, SyntheticSetConfig, TrainingSetConfig, load_config
 from feature_repo.jobs.feast_repo import feast_environment
 from feature_repo.jobs.ingest import ingest
 from feature_repo.jobs.state import make_state
+from feature_repo.jobs.synthetic_set import make_synthetic_set
 from feature_repo.jobs.training_set import make_training_set
 
 COMMANDS = {
-    "ingest": "raw data -> canonical tables and dataset.json [data=complete_journey|parquet]",
+    "ingest": "raw data -> canonical tables and dataset.json "
+    "[data=complete_journey|parquet|synthetic]",
     "state": "canonical tables -> the Feast sources: user state and item activity",
     "training-set": "Feast's point-in-time rows: service=retrieval_v1|ranking_v1 "
     "kind=sessions|users cutoff=t0|t1|t2|t3|TIME [until=t1|...]",
+    "synthetic-set": "training sets of a made-up shop, without its events, for tests of scale: "
+    "data=synthetic data.num_users=N data.num_items=N sessions=N [history=50] [categories=true]",
     "clear-online": "remove a data set's features from the online store",
     "feast-env": "print the variables that `feast -c feature_repo` needs for a data set",
 }
@@ -75,6 +79,8 @@ def _run(command: str, overrides: Sequence[str]) -> None:
             make_state(load_config(JobConfig, overrides))
         case "training-set":
             make_training_set(load_config(TrainingSetConfig, overrides))
+        case "synthetic-set":
+            make_synthetic_set(load_config(SyntheticSetConfig, overrides))
         case "clear-online":
             clear_online(load_config(JobConfig, overrides).data.dataset())
         case _:

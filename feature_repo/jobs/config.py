@@ -232,6 +232,32 @@ class TrainingSetConfig(JobConfig):
             raise ConfigError("until=... belongs to kind=users; a session's target is its basket.")
 
 
+@dataclass
+class SyntheticSetConfig(JobConfig):
+    """Settings of the job ``synthetic-set``."""
+
+    sessions: int = 100_000
+    """Rows that are trained on."""
+    judged: int = 2_000
+    """Users on which a model is judged."""
+    history: int = 50
+    """Items of a history; 0 for none."""
+    later: int = 5
+    """Items that a judged user buys next."""
+    categories: bool = False
+    """Whether an item's category, which is its cluster, is a feature."""
+    group_rows: int = 16_384
+    """Rows of a row group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("sessions", "judged", "later", "group_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")
+        if self.history < 0:
+            raise ConfigError(f"history must not be negative; got {self.history}.")
+
+
 AnyConfig = TypeVar("AnyConfig", bound=JobConfig)
 
 
