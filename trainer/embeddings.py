@@ -116,6 +116,7 @@ class ShardedTables(nn.Module):
         *,
         seed: int,
         eps: float = 1e-8,
+        weighted: bool = True,
     ) -> None:
         """Plan, cut and fill the tables; a collective.
 
@@ -126,6 +127,7 @@ class ShardedTables(nn.Module):
             load: what a process reads in a step, for the plan.
             seed: of the first values.
             eps: of the optimiser.
+            weighted: whether rows of a bag have weights; without, a step is cheaper.
 
         Raises:
             NoRoom: the tables do not fit.
@@ -138,7 +140,8 @@ class ShardedTables(nn.Module):
         self.feature_rows = {
             feature: table.num_rows for table in tables for feature in table.features
         }
-        whole = meta_tables(tables, eps)
+        self.weighted = weighted
+        whole = meta_tables(tables, eps, weighted)
         local = local_world_size(process.world_size)
         cluster = Cluster(here(process.device, local), process.world_size, local)
         group = None if process.world_size == 1 else dist.group.WORLD
@@ -168,7 +171,7 @@ class ShardedTables(nn.Module):
         if unknown:
             raise BadInput(f"The tables read {sorted(self.feature_rows)}; {unknown} do not match.")
         known = {name: self._in_range(name, bag) for name, bag in bags.items()}
-        return to_kjt(known, stride)
+        return to_kjt(known, stride, self.weighted)
 
     def _in_range(self, name: str, bag: Bag) -> Bag:
         num_rows = self.feature_rows[name]
@@ -268,12 +271,15 @@ def pooled_of(found: Any) -> dict[str, Tensor]:
     return dict(vectors.to_dict())
 
 
-def to_kjt(bags: Mapping[str, Bag], stride: int | None = None) -> KeyedJaggedTensor:
-    """Feature -> bags of the same B examples, as a KeyedJaggedTensor with weights.
+def to_kjt(
+    bags: Mapping[str, Bag], stride: int | None = None, weighted: bool = True
+) -> KeyedJaggedTensor:
+    """Feature -> bags of the same B examples, as a KeyedJaggedTensor.
 
     Args:
         bags: the examples.
         stride: how many examples to fill up to, with empty ones; by default B.
+        weighted: whether to give weights; a bag without counts each row once.
     """
     size = len(next(iter(bags.values())).offsets) - 1
     padding = max(0, (stride or size) - size)
@@ -281,18 +287,20 @@ def to_kjt(bags: Mapping[str, Bag], stride: int | None = None) -> KeyedJaggedTen
     lengths = np.concatenate(
         [np.diff(bag.offsets, append=[bag.offsets[-1]] * padding) for bag in bags.values()]
     )
-    weights = np.concatenate(
-        [
-            np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights
-            for bag in bags.values()
-        ]
-    )
     return KeyedJaggedTensor(
         keys=list(bags),
         values=torch.from_numpy(values),
         lengths=torch.from_numpy(lengths.astype(np.int64)),
-        weights=torch.from_numpy(weights),
+        weights=torch.from_numpy(_weights(bags)) if weighted else None,
     )
+
+
+def _weights(bags: Mapping[str, Bag]) -> Floats:
+    parts = [
+        np.ones(len(bag.values), np.float32) if bag.weights is None else bag.weights
+        for bag in bags.values()
+    ]
+    return np.concatenate(parts)
 
 
 def stack(first: Mapping[str, Bag], second: Mapping[str, Bag]) -> dict[str, Bag]:
@@ -314,7 +322,9 @@ def module_name(table: str) -> str:
     return f"{table}_table"
 
 
-def meta_tables(tables: tuple[TableConfig, ...], eps: float = 1e-8) -> nn.Module:
+def meta_tables(
+    tables: tuple[TableConfig, ...], eps: float = 1e-8, weighted: bool = True
+) -> nn.Module:
     """The tables as TorchRec takes them, on the meta device: they take no memory."""
     configs = [
         EmbeddingBagConfig(
@@ -328,7 +338,7 @@ def meta_tables(tables: tuple[TableConfig, ...], eps: float = 1e-8) -> nn.Module
         )
         for table in tables
     ]
-    bags = EmbeddingBagCollection(tables=configs, is_weighted=True, device=torch.device("meta"))
+    bags = EmbeddingBagCollection(tables=configs, is_weighted=weighted, device=torch.device("meta"))
     for table in tables:
         parameters = bags.embedding_bags[module_name(table.name)].parameters()
         apply_optimizer_in_backward(RowWiseAdagrad, parameters, {"lr": table.lr, "eps": eps})

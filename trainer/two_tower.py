@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from feature_repo.contract.columns import column_of, list_column
@@ -40,6 +39,7 @@ from trainer.data import SessionBatch, SessionReader
 from trainer.distributed import Process, gather_rows
 from trainer.embeddings import ShardedTables, TableConfig, stack
 from trainer.loop import Trainer
+from trainer.losses import sampled_softmax
 from trainer.model_config import TwoTowerModelConfig
 from trainer.randomness import Stream
 from trainer.runs import Run
@@ -58,40 +58,6 @@ SEEN = "seen_item_id"
 FOLDER = "two_tower"
 """In the run's folder: encoder, tables, towers and item vectors."""
 VECTORS = "item_vectors.npy"
-
-
-def sampled_softmax(
-    users_BV: Tensor,
-    items_CV: Tensor,
-    owner_T: Tensor,
-    place_T: Tensor,
-    log_q_C: Tensor,
-    temperature: float,
-    weights_T: Tensor,
-) -> Tensor:
-    """Weighted sum over the targets of -log softmax, by a sample of the items.
-
-    A negative counts ``1 / q``, where q is its probability to be among the candidates; a target
-    is there always and counts once (Khrylchenko et al., "Correcting the LogQ Correction", 2025).
-    Other targets of the same session are no negatives (accidental hits).
-
-    Args:
-        users_BV: user vectors.
-        items_CV: vectors of the candidates.
-        owner_T: int64, the session of each target.
-        place_T: int64, the place of each target among the candidates.
-        log_q_C: logarithms of the probabilities q.
-        temperature: scores are divided by it.
-        weights_T: weight of each target.
-    """
-    logits_BC = (users_BV @ items_CV.T).float() / temperature
-    masked = torch.zeros_like(logits_BC, dtype=torch.bool)
-    masked[owner_T, place_T] = True
-    negatives_BC = (logits_BC - log_q_C).masked_fill(masked, -torch.inf)
-    losses_T = F.softplus(
-        torch.logsumexp(negatives_BC, dim=1)[owner_T] - logits_BC[owner_T, place_T]
-    )
-    return (losses_T * weights_T).sum()
 
 
 @dataclass
@@ -181,6 +147,7 @@ class TwoTowerTask:
             self._load(config),
             seed=config.seed,
             eps=config.optimizer.table_eps,
+            weighted=any(f.bag_weight for f in self.encoder.schema.features),
         )
         torch.manual_seed(config.seed)
         self.dense: TwoTower = TwoTower(self._towers()).to(process.device)
@@ -265,7 +232,7 @@ class TwoTowerTask:
         mine = self.dense.item_vectors(
             {name: pooled[name][split:stop] for name in item_names}, tensors["item_numbers"]
         )
-        items = gather_rows(mine.float(), sizes["items"], self.process)
+        items = gather_rows(mine, sizes["items"], self.process)
         return sampled_softmax(
             users,
             items,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import exp, log
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Bag, Encoder
+from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
 from retrieval.towers import TwoTower, pooled_inputs
@@ -21,55 +20,7 @@ from trainer.distributed import Process
 from trainer.embeddings import pooled_of, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
-from trainer.two_tower import encode_items, judge, rankings, sampled_softmax, train
-
-USERS = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-
-
-def loss(targets: Bag, log_q: list[float], weights: list[float], temperature: float = 1.0) -> float:
-    shares = torch.tensor(weights) / sum(weights)
-    owner = torch.from_numpy(np.repeat(np.arange(2), np.diff(targets.offsets)))
-    place = torch.from_numpy(targets.values)
-    return float(
-        sampled_softmax(USERS, ITEMS, owner, place, torch.tensor(log_q), temperature, shares)
-    )
-
-
-def test_the_loss_is_softmax_over_the_candidates() -> None:
-    found = loss(Bag(np.array([0, 1]), np.array([0, 1, 2])), [0.0] * 3, [1.0, 1.0])
-
-    first = -log(exp(1) / (exp(1) + exp(0) + exp(0.5)))
-    second = -log(exp(2) / (exp(0) + exp(2) + exp(1)))
-    assert found == pytest.approx((first + second) / 2, rel=1e-5)
-
-
-def test_a_negative_counts_as_often_as_it_is_rare() -> None:
-    found = loss(Bag(np.array([0]), np.array([0, 1, 1])), [log(0.1), log(0.25), log(0.5)], [1.0])
-
-    assert found == pytest.approx(-log(exp(1) / (exp(1) + exp(0) / 0.25 + exp(0.5) / 0.5)))
-
-
-def test_other_targets_of_the_session_are_no_negatives() -> None:
-    found = loss(Bag(np.array([0, 2]), np.array([0, 2, 2])), [0.0] * 3, [1.0, 1.0])
-
-    first = -log(exp(1) / (exp(1) + exp(0)))
-    second = -log(exp(0.5) / (exp(0.5) + exp(0)))
-    assert found == pytest.approx((first + second) / 2, rel=1e-5)
-
-
-def test_targets_weigh_as_they_are_told() -> None:
-    targets = Bag(np.array([0, 1]), np.array([0, 1, 2]))
-
-    assert loss(targets, [0.0] * 3, [1.0, 0.0]) == pytest.approx(
-        loss(Bag(np.array([0]), np.array([0, 1, 1])), [0.0] * 3, [1.0])
-    )
-
-
-def test_temperature_divides_the_scores() -> None:
-    found = loss(Bag(np.array([0]), np.array([0, 1, 1])), [0.0] * 3, [1.0], temperature=0.5)
-
-    assert found == pytest.approx(-log(exp(2) / (exp(2) + exp(0) + exp(1))), rel=1e-5)
+from trainer.two_tower import encode_items, judge, rankings, train
 
 
 def test_candidates_weigh_by_their_true_probability(
