@@ -181,7 +181,7 @@ class SessionReader:
         users = encode_users(self.encoder, self._shortened(table), None, self.half_life_days)
         ids, offsets = list_column(table, TARGET)
         targets = Bag(self.encoder.items.rows(ids), offsets)
-        return SessionBatch(users, _known(targets, self._history(table)))
+        return SessionBatch(users, _known(targets, self._history(users)))
 
     def _shortened(self, table: pa.Table) -> pa.Table:
         """The rows with no more of each list than the encoder reads."""
@@ -192,12 +192,11 @@ class SessionReader:
                 table = table.set_column(index, field.name, lists)
         return table
 
-    def _history(self, table: pa.Table) -> Bag:
+    def _history(self, users: Encoded) -> Bag:
         for feature in self.encoder.schema.encoded(Entity.USER, Encoding.BAG):
             if feature.bag_of == "item_id":
-                ids, offsets = list_column(table, feature.name)
-                return Bag(self.encoder.items.rows(ids), offsets)
-        return Bag(np.zeros(0, np.int64), np.zeros(len(table) + 1, np.int64))
+                return users.bags[feature.name]
+        return Bag(np.zeros(0, np.int64), np.zeros(len(users) + 1, np.int64))
 
 
 _NONE = np.zeros(0, dtype=np.int64)

@@ -7,6 +7,7 @@ for the lookup, and the ids themselves for the way back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from feature_repo.contract.errors import ArtifactError, BadInput
 KIND = "vocabulary"
 PART = 1 << 20
 """Ids that are looked up at once when a vocabulary grows."""
+MAX_SPAN, GAPS = 1 << 24, 8
+"""Integer ids are looked up by their value where the largest is at most ``MAX_SPAN`` above the
+smallest, and one in ``GAPS`` of those between is known."""
 
 
 def hash_strings(values: pa.Array) -> npt.NDArray[np.uint64]:
@@ -91,11 +95,29 @@ class Vocabulary:
         if not len(self) or not len(array):
             return np.zeros(len(array), dtype=np.int64)
         wanted = _keys(array, self.id_type)
-        place = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)
-        known = self.keys[place] == wanted
+        if self._direct is not None:
+            # An id before the first one wraps around to a large number.
+            place = np.minimum(wanted - self.keys[0], np.uint64(len(self._direct) - 1))
+            rows = self._direct[place.view(np.int64)]
+        else:
+            place = np.minimum(np.searchsorted(self.keys, wanted), len(self) - 1)
+            rows = np.where(self.keys[place] == wanted, self.key_rows[place], 0)
         if array.null_count:
-            known &= np.asarray(array.is_valid())
-        return np.where(known, self.key_rows[place], 0).astype(np.int64)
+            rows = np.where(np.asarray(array.is_valid()), rows, 0)
+        return rows.astype(np.int64)
+
+    @cached_property
+    def _direct(self) -> npt.NDArray[np.int32] | None:
+        """[last - first + 2] the row of each id from the first to the last, then 0; None where
+        ids are strings, or lie too far apart for it."""
+        if self.id_type is IdType.STRING:
+            return None
+        span = int(self.keys[-1]) - int(self.keys[0])
+        if span > min(MAX_SPAN, GAPS * len(self)):
+            return None
+        direct = np.zeros(span + 2, dtype=np.int32)
+        direct[self.keys - self.keys[0]] = self.key_rows
+        return direct
 
     def ids_of(self, rows: npt.NDArray[np.int64]) -> list[Any]:
         """The ids of rows; row 0 has none.

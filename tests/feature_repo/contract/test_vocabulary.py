@@ -164,3 +164,14 @@ def test_a_missing_or_truncated_file_is_refused(tmp_path: Path, name: str) -> No
     (folder / name).unlink()
     with pytest.raises(ArtifactError, match=r"v"):
         Vocabulary.load(folder, IdType.INT64)
+
+
+@given(st.lists(st.integers(-40, 40)), st.lists(st.integers(-(2**63), 2**63 - 1) | INT64))
+def test_ids_that_lie_close_are_found_by_their_value(ids: list[int], asked: list[int]) -> None:
+    found = Vocabulary.build(pa.array(ids, pa.int64()), IdType.INT64)
+    asked = [*asked, *range(-45, 45)]
+
+    rows = found.rows(pa.array(asked, pa.int64()))
+
+    known = {entry: place for place, entry in enumerate(sorted(set(ids)), start=1)}
+    assert rows.tolist() == [known.get(entry, 0) for entry in asked]
