@@ -93,7 +93,7 @@ def changed(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
 def _changes(config: PlanConfig) -> list[list[Change]]:
     """Kinds of changes; those of a kind from the smallest on."""
     halved: list[Change] = [(HALVED,)]
-    changes = [halved, _narrower(config), _more_processes(config)]
+    changes = [halved, _narrower(config), _smaller_batches(config), _more_processes(config)]
     if config.device is not Machine.cpu:
         changes.insert(2, [("sharding=uvm_caching",)])
         size = config.device.hardware.hbm_bytes
@@ -113,6 +113,15 @@ def _narrower(config: PlanConfig) -> list[Change]:
             return []
     sizes = [dim * part // 16 * 4 for part in (3, 2, 1)]
     return [(f"{key}={size}",) for size in sizes if size > 0]
+
+
+def _smaller_batches(config: PlanConfig) -> list[Change]:
+    steps: list[Change] = []
+    size = config.trainer.batch_size // 2
+    while size >= config.world_size:
+        steps.append((f"trainer.batch_size={size}",))
+        size //= 2
+    return steps
 
 
 def _more_processes(config: PlanConfig) -> list[Change]:

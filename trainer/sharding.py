@@ -68,6 +68,8 @@ class Load:
     """Examples, those counted that are empty for a feature."""
     pooling_factors: Mapping[str, float]
     """Feature -> mean rows an example; 1 where a feature is not named."""
+    weighted: bool = True
+    """Whether a weight goes with every row."""
 
     def of(self, feature: str) -> float:
         """Mean rows of a feature an example."""

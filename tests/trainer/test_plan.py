@@ -93,7 +93,7 @@ def test_a_plan_is_written_as_json(shop_dataset: Dataset, tmp_path: Path) -> Non
     total = sum(part["weights"] for part in found["memory_bytes"])
     assert total == sum(table["bytes"] for table in found["tables"])
     assert {len(rows) for rows in found["wire_bytes"].values()} == {16}
-    assert found["estimated_ms"]["total"] > 0
+    assert found["estimated_ms"]["step"] > found["estimated_ms"]["tables"] > 0
 
 
 def test_quantized_vectors_are_half_the_bytes(shop_dataset: Dataset) -> None:
@@ -126,7 +126,7 @@ def test_every_change_that_is_named_makes_the_plan_fit(shop_dataset: Dataset) ->
 
     found = remedies(given)
 
-    assert len(found) == 5
+    assert len(found) == 5  # fp16, fewer columns, a cache, processes, a larger GPU
     for remedy in found:
         plan = make_plan(compose_plan(changed(given, remedy.overrides)))
         assert plan.fits
@@ -163,6 +163,18 @@ def test_a_table_that_nothing_holds_is_said(
     assert "No change that was tried is enough" in capsys.readouterr().out
 
 
+def test_scores_that_do_not_fit_are_said(
+    shop_dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(shop_dataset, "world_size=64", "trainer.batch_size=524288")
+
+    assert main(given) == 2
+    said = capsys.readouterr().out
+    scores = 524_288 / 64 * (524_288 * 10 + 1024)
+    assert f"which takes {scores * 4 / 1e9:.1f} GB" in said
+    assert "\ntrainer.batch_size=262144 " in said
+
+
 def test_a_cache_on_cpu_is_refused(
     shop_dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +203,29 @@ def test_a_mistake_gets_a_sentence(
 def test_settings_of_a_run_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"model\.id_dim must be a multiple of 4"):
         compose_plan(["users=3", "items=3", "model.id_dim=30"])
+
+
+def documented(page: Path) -> list[tuple[list[str], str]]:
+    """(arguments, output) of each command on a page."""
+    block = r"```text\n\$ python -m trainer\.plan ((?:.*\\\n)*.*)\n([^`]*)```"
+    found = re.findall(block, page.read_text(encoding="utf-8"))
+    return [(command.replace("\\\n", " ").split(), output) for command, output in found]
+
+
+def test_the_documented_plans_are_what_the_commands_print(
+    repository: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(repository)
+    found = documented(repository / "trainer" / "PLANS.md")
+
+    sizes = {"world_size=8", "world_size=64"}
+    assert sizes <= {argument for given, _ in found for argument in given}
+    for given, output in found:
+        main([*given, f"data.root={tmp_path / 'none'}"])
+        assert capsys.readouterr().out == output
 
 
 def _out(capsys: pytest.CaptureFixture[str]) -> str:

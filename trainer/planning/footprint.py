@@ -21,7 +21,7 @@ from trainer.sharding_config import ShardingConfig
 
 Floats = npt.NDArray[np.float64]
 
-ID_BYTES = 8 + 4
+ID_BYTES, WEIGHT_BYTES = 8, 4
 """An int64 row and its float32 weight."""
 LENGTH_BYTES = 8
 """An int64 for each feature of each example."""
@@ -271,7 +271,8 @@ SENDERS: dict[ShardingType, Sender] = {
 
 def _ids(features: list[str], load: Load) -> float:
     """Bytes of the rows and weights that a process reads of a table in a step."""
-    return sum(load.of(feature) for feature in features) * load.batch_size * ID_BYTES
+    each = ID_BYTES + (WEIGHT_BYTES if load.weighted else 0)
+    return sum(load.of(feature) for feature in features) * load.batch_size * each
 
 
 def _others(rank: int, cluster: Cluster) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

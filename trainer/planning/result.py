@@ -8,6 +8,7 @@ from typing import Any
 
 from torchrec.distributed.planner.types import ShardingOption
 
+from trainer.config import Compute
 from trainer.embeddings import meta_tables
 from trainer.hardware import GB
 from trainer.planning.config import PlanConfig
@@ -63,10 +64,24 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether every process has room for its parts."""
-        return all(
+        """Whether every process has room for its parts, and for the dense layers beside."""
+        return self.workload.dense.bytes <= self.beside and all(
             part.hbm <= self.offered_hbm and part.ddr <= self.offered_ddr for part in self.memory
         )
+
+    @property
+    def beside(self) -> int:
+        """Bytes that the tables of the fullest process leave of the memory it computes in."""
+        hardware, part = self.config.device.hardware, self.memory[self.fullest]
+        if hardware.compute_device == "cuda":
+            return hardware.hbm_bytes - part.hbm
+        return hardware.ddr_bytes - part.ddr
+
+    @property
+    def dense_ms(self) -> float:
+        """Milliseconds of the dense layers at the full rate of the data sheet."""
+        bf16 = self.config.trainer.compute is Compute.bf16
+        return self.workload.dense.ms(self.config.device.hardware, bf16)
 
     @property
     def fullest(self) -> int:
@@ -90,7 +105,13 @@ class Plan:
             "tables": [asdict(table) for table in self.tables],
             "memory_bytes": [asdict(part) for part in self.memory],
             "wire_bytes": {name: getattr(self.wire, name).tolist() for name in Wire.names()},
-            "estimated_ms": {**asdict(self.times), "total": self.times.total},
+            "dense": {**asdict(self.workload.dense), "bytes": self.workload.dense.bytes},
+            "estimated_ms": {
+                **asdict(self.times),
+                "tables": self.times.total,
+                "dense": self.dense_ms,
+                "step": self.times.total + self.dense_ms,
+            },
         }
 
 
@@ -102,7 +123,7 @@ def make_plan(config: PlanConfig) -> Plan:
         ConfigError: the device cannot do what is asked for.
     """
     workload = Workload.of(config)
-    cluster, module = config.cluster, meta_tables(workload.tables)
+    cluster, module = config.cluster, meta_tables(workload.tables, weighted=workload.load.weighted)
     options = place(module, config.sharding, cluster, workload.load)
     hbm, ddr = offered(config.sharding, cluster.hardware)
     features = {table.name: list(table.feature_names) for table in tables_of(module)}
@@ -118,13 +139,24 @@ def make_plan(config: PlanConfig) -> Plan:
         offered_ddr=ddr,
     )
     if not found.fits:
-        part = found.memory[found.fullest]
-        raise NoRoom(
-            f"Process {found.fullest} would hold {part.hbm / GB:.1f} GB of GPU memory and "
-            f"{part.ddr / GB:.1f} GB of main memory; it may use {hbm / GB:.1f} and "
-            f"{ddr / GB:.1f} GB."
-        )
+        raise NoRoom(_no_room(found))
     return found
+
+
+def _no_room(plan: Plan) -> str:
+    part, dense = plan.memory[plan.fullest], plan.workload.dense
+    if dense.bytes > plan.beside:
+        return (
+            f"The dense layers do not fit. Each process scores its "
+            f"{plan.config.trainer.batch_size / plan.config.world_size:,.0f} examples with all "
+            f"items of the batch, which takes {dense.bytes / GB:.1f} GB with weights and "
+            f"gradients; the tables leave {plan.beside / GB:.1f} GB."
+        )
+    return (
+        f"The tables do not fit. Process {plan.fullest} would hold {part.hbm / GB:.1f} GB of GPU "
+        f"memory and {part.ddr / GB:.1f} GB of main memory; it may use "
+        f"{plan.offered_hbm / GB:.1f} and {plan.offered_ddr / GB:.1f} GB."
+    )
 
 
 def _placed(option: ShardingOption) -> Placed:

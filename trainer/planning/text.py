@@ -127,13 +127,17 @@ def _links(plan: Plan) -> str:
 
 
 def _time(plan: Plan) -> list[str]:
-    times = plan.times
+    times, dense = plan.times, plan.workload.dense
+    scores = f" and {dense.scores:,.0f} scores" if dense.scores else ""
     return [
-        f"Estimated for a step's work on tables, of the slowest process: {times.total:.3g} ms",
-        f"  forward {times.forward_compute:.3g} + {times.forward_comms:.3g} sending, backward "
-        f"{times.backward_compute:.3g} + {times.backward_comms:.3g} sending, prefetch "
-        f"{times.prefetch:.3g}",
-        "  by TorchRec's model and data sheets, nothing overlapped, without the dense layers.",
+        f"Estimated for a step of the slowest process: {times.total + plan.dense_ms:.3g} ms, "
+        "nothing overlapped",
+        f"  tables {times.total:.3g}: forward {times.forward_compute:.3g} + "
+        f"{times.forward_comms:.3g} sending, backward {times.backward_compute:.3g} + "
+        f"{times.backward_comms:.3g} sending, prefetch {times.prefetch:.3g}",
+        f"  dense layers {plan.dense_ms:.3g} at the full rate of "
+        f"{plan.config.trainer.compute.value}: {dense.num_weights:,} weights{scores}, "
+        f"{_size(dense.bytes)}",
     ]
 
 
@@ -148,14 +152,15 @@ def explain(said: str, found: Sequence[Remedy]) -> str:
         return f"{said}\nNo change that was tried is enough: fewer users, items or columns are."
     overrides = [" ".join(remedy.overrides) for remedy in found]
     rows = [[text, *_room(remedy.plan)] for text, remedy in zip(overrides, found, strict=True)]
-    head = ["change", "GPU memory", "of", "main memory", "of"]
-    return "\n".join([said, "Any one of these changes makes them fit:", "", *_grid(head, rows)])
+    head = ["change", "tables: GPU", "of", "main memory", "of", "dense layers", "of"]
+    return "\n".join([said, "Any one of these changes makes it fit:", "", *_grid(head, rows)])
 
 
 def _room(plan: Plan) -> list[str]:
     """Bytes of the fullest process, beside what it may use."""
     part = plan.memory[plan.fullest]
-    return [_size(b) for b in (part.hbm, plan.offered_hbm, part.ddr, plan.offered_ddr)]
+    tables = (part.hbm, plan.offered_hbm, part.ddr, plan.offered_ddr)
+    return [_size(size) for size in (*tables, plan.workload.dense.bytes, plan.beside)]
 
 
 def _size(value: float) -> str:

@@ -21,6 +21,7 @@ from ranking.inputs import TABLES
 from trainer.embeddings import TableConfig
 from trainer.model_config import TwoTowerModelConfig
 from trainer.planning.config import PlanConfig
+from trainer.planning.dense import Dense, dense_of
 from trainer.sharding import Load
 from trainer.wide_deep_config import WideDeepModelConfig
 
@@ -31,6 +32,7 @@ class Workload:
 
     tables: tuple[TableConfig, ...]
     load: Load
+    dense: Dense
     source: str
     """Where the list of features is from."""
 
@@ -54,7 +56,8 @@ class Workload:
             raise ConfigError(f"The model reads no table: it is without {shape.without}.")
         dims = dict.fromkeys(IDS.values(), shape.id_dim)
         tables = TableConfig.of_specs(kept, dims, shape.feature_dim, config.optimizer)
-        return Workload(tables, _load(schema, config, shape), source)
+        dense = dense_of(config, schema, tables, shape.items)
+        return Workload(tables, _load(schema, config, shape), dense, source)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class _Shape:
     id_dim: int
     feature_dim: int
     history_length: int
+    weighted: bool
+    """Whether rows have weights even where no bag has any."""
 
 
 def _shape(config: PlanConfig) -> _Shape:
@@ -81,10 +86,11 @@ def _shape(config: PlanConfig) -> _Shape:
                 "retrieval_v1",
                 (*TABLES, Encoding.NUMERIC),
                 [],
-                batch * config.targets + model.num_negatives,
+                min(batch * config.targets + model.num_negatives, float(config.items or 0)),
                 model.id_dim,
                 model.feature_dim,
                 model.history_length,
+                weighted=False,
             )
         case WideDeepModelConfig(network=network) as model:
             return _Shape(
@@ -95,6 +101,7 @@ def _shape(config: PlanConfig) -> _Shape:
                 network.id_dim,
                 network.feature_dim,
                 network.history_length,
+                weighted=True,
             )
         case model:
             raise TypeError(f"No plan is made of {type(model).__name__}.")
@@ -186,4 +193,5 @@ def _load(schema: Schema, config: PlanConfig, shape: _Shape) -> Load:
         for feature in schema.of(entity):
             length = shape.history_length if feature.encoding is Encoding.BAG else 1
             factors[feature.name] = part * length
-    return Load(math.ceil((batch + items) / config.world_size), factors)
+    weighted = shape.weighted or any(feature.bag_weight for feature in schema.features)
+    return Load(math.ceil((batch + items) / config.world_size), factors, weighted)

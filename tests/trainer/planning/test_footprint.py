@@ -148,6 +148,16 @@ def test_a_nodes_processes_add_up_before_they_send() -> None:
     assert found.ids_inter.tolist() == [0, 0] + [2 * (IDS / 2 + LENGTHS)] * 4
 
 
+def test_rows_without_weights_are_fewer_bytes() -> None:
+    module, where = sharded.collection({"user_id": 1000}, D), cluster(2, 2)
+    options = place(module, config(Strategy.row_wise), where, LOAD)
+    load = Load(S, LOAD.pooling_factors, weighted=False)
+
+    found = wire(options, {"user_id": ["user_id"]}, where, load, 4)
+
+    assert found.ids_intra.tolist() == [S * 3 * 8 / 2 + LENGTHS] * 2
+
+
 def test_numbers_travel_in_two_bytes_between_gpus() -> None:
     assert comm_bytes(ShardingConfig(), cluster(2, 2, "h100")) == 2
     assert comm_bytes(ShardingConfig(quantize_comms=False), cluster(2, 2, "h100")) == 4

@@ -42,9 +42,10 @@ def test_the_tables_are_those_of_a_run(
 
 
 def test_examples_are_shared_by_the_processes(shop_dataset: Dataset) -> None:
-    overrides = ["trainer.batch_size=100", "targets=3", "model.num_negatives=50", "world_size=4"]
+    batch = ["trainer.batch_size=100", "targets=3", "model.num_negatives=50", "items=1000"]
+    overrides = [*batch, "world_size=4", "model.history_length=20"]
 
-    load = Workload.of(planned(shop_dataset, *overrides, "model.history_length=20")).load
+    load = Workload.of(planned(shop_dataset, *overrides)).load
 
     items = 100 * 3 + 50
     assert load.batch_size == -(-(100 + items) // 4)
