@@ -104,7 +104,8 @@ class Vocabulary:
             rows = np.where(self.keys[place] == wanted, self.key_rows[place], 0)
         if array.null_count:
             rows = np.where(np.asarray(array.is_valid()), rows, 0)
-        return rows.astype(np.int64)
+        found: npt.NDArray[np.int64] = rows.astype(np.int64)
+        return found
 
     @cached_property
     def _direct(self) -> npt.NDArray[np.int32] | None:
