@@ -19,8 +19,8 @@ class Strategy(Enum):
     table_row_wise = "table_row_wise"
     """By rows over the processes of one node: only pooled vectors cross the network."""
     column_wise = "column_wise"
-    """By columns. Row-wise Adagrad then keeps one number for each row of each part, so that
-    results differ a little from those of the other strategies."""
+    """By columns. Row-wise Adagrad then keeps one number for each row of each part: results
+    differ from those of the other strategies, and checkpoints do not fit theirs."""
     uvm_caching = "uvm_caching"
     """By rows, values in main memory, a cache of the rows in use on the GPU."""
 

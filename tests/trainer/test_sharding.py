@@ -200,7 +200,7 @@ def test_tables_cut_by_rows_train_as_whole_ones(
     assert found["losses"][-1] < found["losses"][0]
 
 
-def test_tables_cut_by_columns_train_a_little_differently(alone: dict[str, Any]) -> None:
+def test_tables_cut_by_columns_train_differently(alone: dict[str, Any]) -> None:
     ended = sharded.run(2, 2, "column_wise")
 
     found = json.loads(ended[0][1].splitlines()[-1])
