@@ -81,17 +81,36 @@ class Experiment:
 
     def _check_space(self) -> None:
         given = {text.partition("=")[0] for text in self.overrides}
-        for key, setting in self.search.space.items():
+        for key in self.search.space:
             if key in given:
                 raise ConfigError(f"{key} is given and searched; leave it out of one of the two.")
+        for place in range(max(len(setting.extremes) for setting in self.search.space.values())):
+            together = [
+                as_override(key, setting.extremes[place % len(setting.extremes)])
+                for key, setting in self.search.space.items()
+            ]
+            if self._fault(together) is not None:
+                self._check_each()
+
+    def _check_each(self) -> None:
+        """Check the settings by themselves: values that only clash with others' are left to the
+        trials."""
+        for key, setting in self.search.space.items():
             for value in setting.extremes:
-                try:
-                    compose(self.trial_overrides([as_override(key, value)]))
-                except ConfigError as error:
+                error = self._fault([as_override(key, value)])
+                if error is not None:
                     raise ConfigError(
                         f"{GROUP}={self.search_name} searches {key}, which cannot be {value}: "
                         f"{error}"
                     ) from error
+
+    def _fault(self, values: Sequence[str]) -> ConfigError | None:
+        """Why a trial cannot have these values."""
+        try:
+            compose(self.trial_overrides(values))
+        except ConfigError as error:
+            return error
+        return None
 
     def _check_windows(self) -> None:
         dataset = self.config.dataset()
