@@ -60,6 +60,7 @@ python -m benchmarks.training [KEY=VALUE ...]
   learn=500              steps of the first batch size after which recall is compared; 0: not
   scale=[1000000,10000000,100000000]  user tables (fp16, 32 wide) whose speed is compared; []: none
   sessions=500000        examples that are made
+  table_lr=0.05 peer_lr=0.003  chosen on another shop, with seed=1
   folder=data/benchmark  where the made-up shop lies
   name=training          benchmarks/results/<name>.json
 """
@@ -81,6 +82,12 @@ class Config:
     learn: int = 500
     scale: list[int] = field(default_factory=lambda: [1_000_000, 10_000_000, 100_000_000])
     sessions: int = 500_000
+    table_lr: float = 0.05
+    """Of the trainer's row-wise Adagrad. Both rates were chosen on another shop (seed=1)."""
+    peer_lr: float = 3e-3
+    """Of SparseAdam, and of Adam over tables."""
+    seed: int = 0
+    """Of the made-up shop."""
     folder: str = "data/benchmark"
     name: str = "training"
 
@@ -100,12 +107,14 @@ class Row:
     seconds: float
     learn: int
     data: str
+    table_lr: float
+    peer_lr: float
 
 
 class Peer:
     """The trainer's model with tables of torch's own, trained as a tutorial would."""
 
-    def __init__(self, task: TwoTowerTask, sparse: bool, device: torch.device) -> None:
+    def __init__(self, task: TwoTowerTask, sparse: bool, lr: float, device: torch.device) -> None:
         self.task = task
         self.device = device
         tables = task.tables.tables.values()
@@ -114,12 +123,12 @@ class Peer:
         embeddings = [module.weight for module in self.tables.values()]
         if sparse:
             self.optimizers: list[torch.optim.Optimizer] = [
-                torch.optim.SparseAdam(embeddings, lr=PEER_LR),
+                torch.optim.SparseAdam(embeddings, lr=lr),
                 torch.optim.Adam(task.dense.parameters(), lr=1e-3),
             ]
         else:
             groups: list[dict[str, Any]] = [
-                {"params": embeddings, "lr": PEER_LR},
+                {"params": embeddings, "lr": lr},
                 {"params": list(task.dense.parameters())},
             ]
             self.optimizers = [torch.optim.Adam(groups, lr=1e-3)]
@@ -182,11 +191,6 @@ class Peer:
         )
 
 
-PEER_LR = 3e-3
-"""Of SparseAdam and of Adam over tables: the best of 1e-3, 3e-3 and 1e-2 on judged users that no
-row below is judged on (seed 1)."""
-
-
 def _embedding(config: TableConfig, sparse: bool, device: torch.device) -> nn.Embedding:
     module = nn.Embedding(config.num_rows, config.dim, sparse=sparse, device=device)
     nn.init.normal_(module.weight, std=config.init_std)
@@ -221,7 +225,7 @@ def _engine(
         made = Trainer(task, run, config.trainer, config.optimizer, process)
         made.task.dense.train()
         return made._steps
-    peer = Peer(task, row.engine == "sparse", process.device)
+    peer = Peer(task, row.engine == "sparse", row.peer_lr, process.device)
     task.peer = peer  # type: ignore[attr-defined]
     return peer.steps
 
@@ -291,6 +295,7 @@ def run_config(row: Row) -> RunConfig:
             f"model.history_length={max(row.history, 1)}",
             *(f"trainer.batch_size={row.batch}", "trainer.cache_encoded=false"),
             *("optimizer.schedule=constant", f"optimizer.table_dtype={row.dtype}"),
+            f"optimizer.table_lr={row.table_lr}",
         ]
     )
 
@@ -329,12 +334,15 @@ def run_row(row: Row) -> dict[str, Any]:
 
 def make_shop(config: Config, users: int, history: int) -> Path:
     """The folder of a made-up shop, written if it is not there."""
-    folder = Path(config.folder).resolve() / f"{users}-{config.items}-{history}-{config.sessions}"
+    folder = Path(config.folder).resolve() / (
+        f"{users}-{config.items}-{history}-{config.sessions}-{config.seed}"
+    )
     if not (folder / "dataset.json").exists():
         settings = [
             *("data=synthetic", f"data.root={folder}", f"data.num_users={users}"),
             *(f"data.num_items={config.items}", f"sessions={config.sessions}"),
             f"history={history}",
+            f"data.seed={config.seed}",
         ]
         make_synthetic_set(load_config(SyntheticSetConfig, settings))
     return folder
@@ -348,7 +356,7 @@ def compare(config: Config) -> list[dict[str, Any]]:
         learn = config.learn if (batch, history) == (config.batches[0], config.histories[0]) else 0
         base = Row(
             "", config.users, config.items, config.dim, batch, history, "fp32",
-            config.device, config.seconds, 0, data,
+            config.device, config.seconds, 0, data, config.table_lr, config.peer_lr,
         )  # fmt: skip
         runs: dict[str, list[dict[str, Any]]] = {engine: [] for engine in config.engines}
         for turn, engine in itertools.product(range(config.rounds), config.engines):
@@ -383,7 +391,7 @@ def grow(config: Config) -> list[dict[str, Any]]:
         data = str(make_shop(config, users, config.histories[0]))
         row = Row(
             "shoprec", users, config.items, 32, config.batches[0], config.histories[0], "fp16",
-            config.device, config.seconds, 0, data,
+            config.device, config.seconds, 0, data, config.table_lr, config.peer_lr,
         )  # fmt: skip
         runs[users].append(run_row(row)["examples_per_s"])
     first = runs[config.scale[0]] if config.scale else []

@@ -20,6 +20,12 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
+TRAINED_ON = 1 << 20
+"""Vectors that clusters and codes are found on, at most; FAISS takes 256 a cluster."""
+PART = 1 << 17
+"""Vectors that are added at once."""
+
+
 class Kind(Enum):
     """Kinds of index."""
 
@@ -34,18 +40,25 @@ class Kind(Enum):
 def build_index(item_vectors: Floats, kind: Kind = Kind.flat) -> Any:
     """Index the rows from 1 of ``item_vectors`` [R, V]; row 0, the unknown item, is left out.
 
+    The vectors are read in parts, so that they may be memory-mapped.
+
     Raises:
         BadInput: too few vectors for the kind of index.
     """
-    vectors = np.ascontiguousarray(item_vectors[1:], dtype=np.float32)
-    index = faiss.index_factory(
-        vectors.shape[1], _factory(kind, *vectors.shape), faiss.METRIC_INNER_PRODUCT
-    )
-    if not index.is_trained:
-        index.train(vectors)
-    index.add(vectors)
+    num_items, dim = len(item_vectors) - 1, item_vectors.shape[1]
+    factory = _factory(kind, num_items, dim)
+    index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     _set_effort(index, kind)
+    if not index.is_trained:
+        sample = np.linspace(1, num_items, min(num_items, TRAINED_ON)).astype(np.int64)
+        index.train(_part(item_vectors, sample))
+    for start in range(1, num_items + 1, PART):
+        index.add(_part(item_vectors, slice(start, min(start + PART, num_items + 1))))
     return index
+
+
+def _part(vectors: Floats, rows: slice | Ints) -> Floats:
+    return np.ascontiguousarray(vectors[rows], dtype=np.float32)
 
 
 def _factory(kind: Kind, num_items: int, dim: int) -> str:
