@@ -9,8 +9,9 @@ from typing import Any
 
 from feature_repo.contract.errors import ShoprecError
 from trainer.config import RunConfig, choices, compose
-from trainer.distributed import process_group, set_up_logging
+from trainer.distributed import Process, process_group, set_up_logging
 from trainer.model_config import ModelConfig, TwoTowerModelConfig
+from trainer.run_file import tell_stopped
 from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
@@ -76,7 +77,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = compose(arguments)
         with process_group(config.sharding.device) as process:
-            folder = _train(config, config.model, process)
+            try:
+                folder = _train(config, config.model, process)
+            except Stopped:
+                _tell_stopped(process)
+                raise
             if process.is_first:
                 sys.stdout.write(f"{folder}\n")
     except ShoprecError as error:
@@ -85,6 +90,15 @@ def main(arguments: Sequence[str]) -> int:
     except Stopped:
         return STOPPED
     return 0
+
+
+def _tell_stopped(process: Process) -> None:
+    """Before any process ends: torchrun ends the others as soon as one has a code above 0."""
+    from trainer.loop import STOPPED
+
+    if process.is_first:
+        tell_stopped(STOPPED)
+    process.barrier()
 
 
 def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:

@@ -20,6 +20,7 @@ from feature_repo.contract.artifacts import atomic_path, read_json, write_json
 from feature_repo.contract.errors import ConfigError
 from trainer.config import RunConfig
 from trainer.distributed import Process
+from trainer.run_file import tell
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,8 @@ class Run:
             write_json(record, made_from)
             with atomic_path(where / "config.yaml") as temporary:
                 temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+        if process.is_first:
+            tell(where)
         process.barrier()
         return run
 
