@@ -7,12 +7,14 @@ probability NOISE, an item of a cluster drawn evenly; else one of a taste. So
 
     P(item | user) = P(item | its cluster) * ((1 - NOISE) * weight of its cluster + NOISE / C).
 
-A share REPEATS of the events is one of the user's RECENT events once more. Everything of a user's
-k-th event is a function of (seed, user, k): any part can be made alone, by any chunking.
+A share REPEATS of the events takes the item that one of the user's RECENT events drew, which leaves
+P(item | user) as it is. Everything of a user's k-th event is a function of (seed, user, k): any
+part can be made alone, by any chunking.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,7 +41,8 @@ _EVENTS = 1 << 24
 
 @dataclass(frozen=True)
 class PlantedShop:
-    """Users 0..U-1 and items 0..I-1; their public ids are one higher."""
+    """Users 0..U-1, whose ids are one higher, and items 0..I-1, whose ids are scattered: popular
+    items are not the ones of the lowest ids."""
 
     num_users: int
     num_items: int
@@ -55,6 +58,22 @@ class PlantedShop:
         """[R] summed Zipf weights of the first items of a cluster; the largest has R items."""
         largest = -(-self.num_items // self.num_clusters)
         return np.asarray(np.cumsum(np.arange(1, largest + 1, dtype=np.float64) ** -ZIPF))
+
+    @cached_property
+    def _stride(self) -> int:
+        """Of the ids of successive items; prime to the number of items."""
+        stride = int(self.num_items * 0.618)
+        while math.gcd(max(stride, 1), self.num_items) > 1:
+            stride += 1
+        return max(stride, 1)
+
+    def item_ids(self, items: Ints) -> Ints:
+        """[...] public ids, 1..I, of items."""
+        return items * self._stride % self.num_items + 1
+
+    def items_of(self, ids: Ints) -> Ints:
+        """[...] the items of public ids."""
+        return (ids - 1) * pow(self._stride, -1, self.num_items) % self.num_items
 
     def cluster_sizes(self, clusters: Ints) -> Ints:
         """[...] items of each cluster."""
@@ -101,21 +120,21 @@ class PlantedShop:
         return np.asarray(in_cluster * ((1.0 - NOISE) * liked + NOISE / self.num_clusters))
 
     def best(self, users: Ints, k: int) -> Ints:
-        """[B, k] the items of highest probability: no model's ranking is better, on average.
+        """[B, k] the items of highest probability: what is best without a look at the past.
 
-        They are among the first items of the user's tastes, or of any cluster where those have
-        fewer than ``k`` items.
+        They are among the first items of the user's tastes and of as many other clusters as may
+        have k items that are better than the rest.
         """
         clusters = self.tastes(users)
-        if int(self.cluster_sizes(np.array([self.num_clusters - 1]))[0]) < k:
-            clusters = np.broadcast_to(
-                np.arange(self.num_clusters), (len(users), self.num_clusters)
-            )
-        ranks = np.arange(min(k, len(self._mass)))
-        found = (clusters[:, :, None] + ranks * self.num_clusters).reshape(len(users), -1)
-        inside = found < self.num_items
+        liked = clusters[:, :, None] + np.arange(min(k, len(self._mass))) * self.num_clusters
+        others = max(self.num_clusters - len(WEIGHTS), 1)
+        any_ranks = min(-(-k // others) + 1, len(self._mass))
+        anybody = np.arange(min(any_ranks * self.num_clusters, self.num_items))
+        found = np.concatenate(
+            [liked.reshape(len(users), -1), np.tile(anybody, (len(users), 1))], axis=1
+        )
+        inside = (found < self.num_items) & ~_repeated(found)
         scores = np.where(inside, self.probabilities(users, np.where(inside, found, 0)), -1.0)
-        scores = np.where(_repeated(found), -1.0, scores)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found, order, axis=1)
 

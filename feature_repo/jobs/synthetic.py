@@ -12,8 +12,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from feature_repo.contract.dataset import IdType
+from feature_repo.contract.errors import ConfigError
 from feature_repo.jobs.canonical import EVENTS, ITEM_CONTEXT, ITEMS, PURCHASE, USERS, Staged
-from feature_repo.jobs.config import DataConfig
+from feature_repo.jobs.config import DataConfig, Source
 from feature_repo.jobs.planted import PlantedShop
 
 Ints = npt.NDArray[np.int64]
@@ -25,7 +26,16 @@ CHUNK = 1 << 20
 
 
 def shop_of(config: DataConfig) -> PlantedShop:
-    """The shop that the settings describe."""
+    """The shop that the settings describe.
+
+    Raises:
+        ConfigError: they are of another source, whose data would be overwritten.
+    """
+    if config.source is not Source.synthetic:
+        raise ConfigError(
+            f"data={config.name} is not made up but of source {config.source.value}; give "
+            "data=synthetic."
+        )
     return PlantedShop(config.num_users, config.num_items, config.seed)
 
 
@@ -40,7 +50,7 @@ def stage(connection: duckdb.DuckDBPyConnection, config: DataConfig) -> Staged:
         described = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         connection.execute(f"CREATE TABLE {table} ({key}, {described})")
     shop = shop_of(config)
-    for chunk in tqdm(list(chunks(config.num_users)), desc="users", disable=None, leave=False):
+    for chunk in chunks(config.num_users):
         _insert(connection, "raw_users", pa.table({"user_id": chunk + 1}))
     for chunk in chunks(config.num_items):
         _insert(connection, "raw_items", item_attributes(shop, chunk))
@@ -65,11 +75,11 @@ def chunks(total: int, size: int = CHUNK) -> Iterator[Ints]:
 
 def item_attributes(shop: PlantedShop, items: Ints) -> pa.Table:
     """``item_id`` and what a shop knows of an item: its category is its cluster."""
-    clusters = items % shop.num_clusters
+    clusters, ids = items % shop.num_clusters, shop.item_ids(items)
     return pa.table(
         {
-            "item_id": items + 1,
-            "title": [f"Item {item + 1}" for item in items],
+            "item_id": ids,
+            "title": [f"Item {item}" for item in ids],
             "category": [f"category {cluster + 1}" for cluster in clusters],
             "price": pa.array(1.0 + items % 97, pa.float32()),
         }
@@ -92,12 +102,14 @@ def _purchases(shop: PlantedShop, users: Ints, counts: Ints) -> pa.Table:
     items = shop.items(users, np.broadcast_to(places, (len(users), longest)))[there]
     owner = np.repeat(users, counts)
     # Evenly spread, from a moment of the user's own on.
-    part = (np.broadcast_to(places, there.shape) + (users % 97 / 97)[:, None]) / counts[:, None]
+    part = (np.broadcast_to(places, there.shape) + (users % 97 / 97)[:, None]) / np.maximum(
+        counts, 1
+    )[:, None]
     seconds = (part[there] * DAYS * 86_400).astype(np.int64) + int(START.timestamp())
     return pa.table(
         {
             "user_id": owner + 1,
-            "item_id": items + 1,
+            "item_id": shop.item_ids(items),
             "event_type": pa.array([PURCHASE], pa.string()).take(
                 pa.array(np.zeros(len(owner), np.int64))
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def make_synthetic_set(config: SyntheticSetConfig) -> tuple[Path, Path]:
     sessions = dataset.sets / f"retrieval_v1-sessions-t{CUTOFF}"
     judged = dataset.sets / f"ranking_v1-users-t{CUTOFF}"
     rows = (_sessions(shop, config, part) for part in chunks(config.sessions, config.group_rows))
-    _write(sessions, dataset, schema, shop, rows, config.sessions, cutoff)
+    _write(sessions, dataset, schema, config, rows, config.sessions, cutoff)
     users = (_judged(shop, config, part) for part in chunks(config.judged, config.group_rows))
-    _write(judged, dataset, schema, shop, users, config.judged, cutoff)
+    _write(judged, dataset, schema, config, users, config.judged, cutoff)
     dataset.save()
     return sessions, judged
 
@@ -105,8 +106,9 @@ def _sessions(shop: PlantedShop, config: SyntheticSetConfig, sessions: Ints) -> 
 
 
 def _judged(shop: PlantedShop, config: SyntheticSetConfig, rows: Ints) -> pa.Table:
-    """Users after all sessions, and what they buy next."""
-    users = _drawn(shop, _JUDGED, rows, shop.num_users)
+    """Users of sessions, after all of those, and what they buy next."""
+    sessions = _drawn(shop, _JUDGED, rows, config.sessions)
+    users = _drawn(shop, _USER, sessions, shop.num_users)
     first = np.full(len(rows), 2 * _LATER, dtype=np.int64)
     return _rows(shop, config, users, first, targets=config.later)
 
@@ -119,7 +121,7 @@ def _rows(
     shop: PlantedShop, config: SyntheticSetConfig, users: Ints, first: Ints, targets: int
 ) -> pa.Table:
     length = config.history + targets
-    items = shop.items(users, first[:, None] + np.arange(length)) + 1
+    items = shop.item_ids(shop.items(users, first[:, None] + np.arange(length)))
     time = int((START + timedelta(days=EDGES[CUTOFF])).timestamp()) * 1_000_000 - 1
     columns = {
         "user_id": pa.array(users + 1),
@@ -139,11 +141,14 @@ def _write(
     folder: Path,
     dataset: Dataset,
     schema: Schema,
-    shop: PlantedShop,
+    config: SyntheticSetConfig,
     rows: Iterator[pa.Table],
     total: int,
     cutoff: datetime,
 ) -> None:
+    shop = shop_of(config.data)
+    service, kind, _ = folder.name.split("-")
+    made_of = ("sessions", "judged", "history", "later", "categories", "group_rows")
     with atomic_folder(folder) as temporary:
         _write_stream(temporary / "users.parquet", rows, total)
         before = cutoff - timedelta(microseconds=1)
@@ -153,11 +158,14 @@ def _write(
         about = {
             "format": 1,
             "dataset": dataset.name,
+            "service": service,
+            "kind": kind,
             "cutoff": cutoff.astimezone(UTC).isoformat(),
             "until": dataset.edges[CUTOFF + 1].isoformat(),
             "fingerprint": schema.fingerprint,
             "counts": {"users": total, "items": shop.num_items},
-            "shop": {"users": shop.num_users, "items": shop.num_items, "seed": shop.seed},
+            "shop": asdict(shop),
+            "settings": {name: getattr(config, name) for name in made_of},
         }
         write_json(temporary / "set.json", about)
     log.info("%s: %d rows, %d items.", folder, total, shop.num_items)

@@ -182,7 +182,19 @@ def test_without_a_past_there_is_nothing_to_repeat() -> None:
 
 @pytest.mark.parametrize(
     ("num_items", "k"),
-    [(99, 10), (99, 99), (300, 10), (1_000, 50), (1_037, 50), (1_037, 300), (20_000, 100)],
+    [
+        (99, 10),
+        (99, 99),
+        (300, 10),
+        (300, 50),
+        (300, 100),
+        (1_000, 100),
+        (1_037, 100),
+        (1_000, 50),
+        (1_037, 50),
+        (1_037, 300),
+        (20_000, 100),
+    ],
 )
 def test_the_best_items_are_those_of_the_highest_probabilities(num_items: int, k: int) -> None:
     shop = PlantedShop(200, num_items, seed=6)
@@ -224,3 +236,14 @@ def test_the_noise_reaches_every_cluster() -> None:
     others = np.setdiff1d(np.arange(10), shop.tastes(users)[0])
     shares = np.bincount(clusters, minlength=10)[others] / 50_000
     assert shares == pytest.approx(np.full(len(others), NOISE / 10), abs=0.003)
+
+
+@pytest.mark.parametrize("num_items", [1, 2, 97, 300, 1_037])
+def test_public_ids_are_all_of_one_to_the_number_of_items(num_items: int) -> None:
+    shop = PlantedShop(1, num_items)
+    items = np.arange(num_items)
+
+    ids = shop.item_ids(items)
+
+    assert sorted(ids.tolist()) == list(range(1, num_items + 1))
+    assert shop.items_of(ids).tolist() == items.tolist()

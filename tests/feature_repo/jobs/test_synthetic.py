@@ -20,11 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_repo.contract.dataset import REPOSITORY, Clock, Dataset, IdType
-from feature_repo.jobs.config import JobConfig, load_config
+from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.schema import Schema
+from feature_repo.jobs.config import JobConfig, SyntheticSetConfig, load_config
 from feature_repo.jobs.ingest import OUTPUTS, ingest
 from feature_repo.jobs.planted import PlantedShop
 from feature_repo.jobs.synthetic import DAYS, START, chunks, event_chunks, item_attributes, shop_of
+from feature_repo.jobs.synthetic_set import make_synthetic_set
+from trainer.sets import TrainingSet
 
+NAMES = ("retrieval_v1", "sessions", "t1")
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -112,7 +117,7 @@ def test_a_users_purchases_are_the_planted_ones_and_rise_in_time(shop_root: Path
 
     for user in (1, 98, 200):
         mine = found.filter(pa.array(users == user))
-        planted = shop.items(np.array([user - 1]), np.arange(25)[None, :])[0] + 1
+        planted = shop.item_ids(shop.items(np.array([user - 1]), np.arange(25)[None, :])[0])
         assert mine.column("item_id").to_pylist() == planted.tolist()
         times = np.asarray(mine.column("event_timestamp")).astype("datetime64[us]")
         assert (np.diff(times) > np.timedelta64(0, "us")).all()
@@ -156,14 +161,15 @@ def test_an_items_category_is_its_planted_cluster() -> None:
 
     names = [f"category {cluster + 1}" for cluster in (0, 1, 2, 0, 2)]
     assert found.column("category").to_pylist() == names
-    assert found.column("item_id").to_pylist() == [1, 2, 3, 4, 300]
+    assert shop.items_of(np.asarray(found.column("item_id"))).tolist() == [0, 1, 2, 3, 299]
     assert min(found.column("price").to_pylist()) > 0
 
 
 def test_purchases_follow_the_planted_preferences(shop_root: Path) -> None:
     shop = PlantedShop(200, 300, seed=11)
     found = table_of(shop_root, "events")
-    users, items = (np.asarray(found.column(name)) - 1 for name in ("user_id", "item_id"))
+    users = np.asarray(found.column("user_id")) - 1
+    items = shop.items_of(np.asarray(found.column("item_id")))
 
     liked = (shop.tastes(users) == (items % 3)[:, None]).any(axis=1)
 
@@ -245,3 +251,75 @@ def test_a_run_killed_over_an_older_shop_leaves_the_older_tables_but_no_data_set
     assert not (tmp_path / "dataset.json").exists()
     assert (tmp_path / "canonical" / "events.parquet").read_bytes() == before
     assert made(tmp_path).counts["events"] == 5_000
+
+
+def test_other_data_is_not_overwritten(tmp_path: Path) -> None:
+    config = load_config(SyntheticSetConfig, ["data=parquet", f"data.root={tmp_path}"])
+
+    with pytest.raises(ConfigError, match="give data=synthetic"):
+        make_synthetic_set(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def synthetic_set(root: Path, **sizes: int) -> tuple[Path, Path]:
+    """Small sets of a shop of 50 users."""
+    shop = ["data=synthetic", f"data.root={root}", "data.num_users=50", "data.num_items=300"]
+    sizes = {"sessions": 1000, "judged": 40, "history": 6, "later": 3, "group_rows": 300} | sizes
+    given = [f"{name}={size}" for name, size in sizes.items()]
+    return make_synthetic_set(load_config(SyntheticSetConfig, [*shop, *given]))
+
+
+def test_a_set_holds_events_of_its_users_the_latest_first(tmp_path: Path) -> None:
+    folder, judged = synthetic_set(tmp_path)
+    shop = PlantedShop(50, 300, seed=0)
+
+    for path, later in ((folder, 1), (judged, 3)):
+        rows = pq.read_table(path / "users.parquet").to_pylist()
+        for row in rows[::37]:
+            user = np.array([row["user_id"] - 1])
+            items = [*row["history_item_id"][::-1], *row["target_item_id"]]
+            assert len(items) == 6 + later
+            chances = shop.probabilities(user, shop.items_of(np.array([items])))
+            assert (chances > 0).all()
+    sizes = TrainingSet.open(Dataset.load(tmp_path / "dataset.json"), *NAMES).group_sizes()
+    assert sizes.tolist() == [300, 300, 300, 100]
+
+
+def test_a_set_is_the_same_in_row_groups_of_any_size(tmp_path: Path) -> None:
+    tables = [
+        pq.read_table(synthetic_set(tmp_path / str(size), group_rows=size)[0] / "users.parquet")
+        for size in (300, 64)
+    ]
+
+    assert tables[0].equals(tables[1])
+
+
+def test_judged_users_are_those_of_sessions_and_targets_follow_their_tastes(
+    tmp_path: Path,
+) -> None:
+    folder, judged = synthetic_set(tmp_path)
+    shop = PlantedShop(50, 300, seed=0)
+    sessions, later = (pq.read_table(path / "users.parquet") for path in (folder, judged))
+
+    assert set(later["user_id"].to_pylist()) <= set(sessions["user_id"].to_pylist())
+    users = np.asarray(sessions["user_id"]) - 1
+    targets = shop.items_of(np.asarray(pc.list_flatten(sessions["target_item_id"])))
+    assert (shop.tastes(users) == (targets % 3)[:, None]).any(axis=1).mean() > 0.85
+
+
+def test_sets_of_other_settings_have_other_digests(tmp_path: Path) -> None:
+    digests = set()
+    for history in (5, 6):
+        folder, _ = synthetic_set(tmp_path / str(history), history=history)
+        digests.add(TrainingSet(folder, Schema.load(folder / "schema.json")).digest)
+
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [("sessions=0", "sessions must be above zero"), ("history=-1", "history must not be negative")],
+)
+def test_sizes_out_of_range_are_named(wrong: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(SyntheticSetConfig, ["data=synthetic", wrong])
