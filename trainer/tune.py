@@ -173,7 +173,7 @@ class Worker:
         if code == STOPPED or (code < 0 and self.stop.asked):
             return Outcome.STOPPED, ""
         if code != 0:
-            return Outcome.FAILED, f"{run.last_words()} (exit code {code})"
+            return Outcome.FAILED, f"{run.last_words().rstrip('.')} (exit code {code})."
         return self._finished(claim)
 
     def _finished(self, claim: Claim) -> tuple[Outcome, str]:
