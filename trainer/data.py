@@ -112,7 +112,12 @@ class SessionReader:
         num_streams = max(1, min(streams, len(filled)))
         self._streams = [order[index::num_streams] for index in range(num_streams)]
         self._window = max(1, shuffle_rows // num_streams)
-        self._num_batches = -(-int(self._sizes.sum()) // batch_size)
+        self._num_batches = -(-self.num_rows // batch_size)
+
+    @property
+    def num_rows(self) -> int:
+        """Sessions of an epoch, over all processes."""
+        return int(self._sizes.sum())
 
     def num_batches(self) -> int:
         """Batches an epoch, the same on every process."""

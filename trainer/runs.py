@@ -21,17 +21,19 @@ from feature_repo.contract.errors import ConfigError
 from trainer.config import RunConfig
 from trainer.distributed import Process
 from trainer.run_file import tell
+from trainer.sharding_config import ShardingConfig, Strategy
 
 log = logging.getLogger(__name__)
 
-NEUTRAL = {
+NEUTRAL: dict[str, set[str] | None] = {
     "paths": None,
-    "sharding": None,
+    "sharding": set(ShardingConfig.__dataclass_fields__) - {"column_dim"},
     "retriever": None,
     "index": None,
     "trainer": {"log_every", "checkpoint_every", "keep_checkpoints", "cache_encoded"},
 }
-"""Settings that change nothing of what is trained: whole groups, or keys of a group."""
+"""Settings that change nothing of what is trained: whole groups, or keys of a group. Parts of a
+column_wise table have optimiser states of their own, so that their width matters."""
 
 
 def identity(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def identity(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
             del value[group]
         else:
             value[group] = {k: v for k, v in value[group].items() if k not in keys}
+    if config.sharding.strategy is not Strategy.column_wise:
+        del value["sharding"]
     value["model"] = {"type": type(config.model).__name__, **value["model"]}
     value["inputs"] = inputs
     return value

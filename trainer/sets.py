@@ -105,6 +105,12 @@ class TrainingSet:
         """``item_id`` and item features, one row for each item with an event before the cut-off."""
         return read_table(self.folder / "items.parquet")
 
+    def item_rows(self, schema: Schema) -> pa.Table:
+        """The items with the columns that a schema's encoder reads."""
+        encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
+        names = [feature.name for feature in schema.encoded(Entity.ITEM, *encodings)]
+        return read_table(self.folder / "items.parquet", ["item_id", "event_timestamp", *names])
+
     def chunks(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The users' rows, one row group at a time."""
         for group in range(len(self.group_sizes())):
@@ -152,7 +158,12 @@ def fit_encoder(
     if base is not None:
         return replace(base, users=users, items=items, history_length=history_length)
     return Encoder.fit(
-        sessions.schema, users, items, sessions.numeric_rows(), sessions.items, history_length
+        sessions.schema,
+        users,
+        items,
+        sessions.numeric_rows(),
+        sessions.item_rows(sessions.schema),
+        history_length,
     )
 
 

@@ -68,13 +68,16 @@ class Catalogue:
     """Row ``i`` is item row ``i``; row 0 is the unknown item, without features."""
     share: npt.NDArray[np.float64]
     """[R] share of the targets that are the item."""
+    num_targets: int
 
     @staticmethod
     def build(encoder: Encoder, sessions: TrainingSet) -> Catalogue:
         """Encode the items of a set and count the targets."""
         counts = target_counts(sessions, encoder.items).astype(np.float64)
         counts[0] = 0.0
-        return Catalogue(encode_items(encoder, sessions.items), counts / max(counts.sum(), 1.0))
+        total = counts.sum()
+        items = sessions.item_rows(encoder.schema)
+        return Catalogue(encode_items(encoder, items), counts / max(total, 1.0), int(total))
 
 
 def encode_items(encoder: Encoder, items: pa.Table) -> Encoded:
@@ -153,9 +156,11 @@ class TwoTowerTask:
         self.dense: TwoTower = TwoTower(self._towers()).to(process.device)
 
     def _load(self, config: RunConfig) -> Load:
-        """What a step reads: sessions, then as many targets and all negatives."""
+        """What a step reads: sessions, then their targets and all negatives."""
         size = config.trainer.batch_size
-        examples = size + min(size + self.model.num_negatives, self.encoder.items.num_rows)
+        sessions = max(int(self.reader.num_rows), 1)
+        targets = int(size * self.catalogue.num_targets / sessions)
+        examples = size + min(targets + self.model.num_negatives, self.encoder.items.num_rows)
         bags = self.encoder.schema.encoded(Entity.USER, Encoding.BAG)
         share = size / examples
         lengths = {bag.name: self.model.history_length * share for bag in bags}

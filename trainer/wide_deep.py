@@ -347,8 +347,13 @@ def train(config: RunConfig, model: WideDeepModelConfig, process: Process) -> Pa
     """Train, write the bundle, and return the run's folder; a finished run is not trained again.
 
     Raises:
-        ConfigError: there is no retriever, or one whose window's labels pass the cut-off.
+        ConfigError: there is no retriever, or one whose window's labels pass the cut-off; or a
+            warm start is asked for.
     """
+    if config.warm_start is not None:
+        raise ConfigError(
+            "warm_start is of two_tower: a ranker's buckets and rows follow its label window."
+        )
     dataset = config.dataset()
     bundles = _bundles(config, model)
     run = Run.open(config, _digests(dataset, bundles, model.validation), process)

@@ -6,7 +6,7 @@ row each), and each numeric one also a dense value, its rank among the training 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,23 +162,8 @@ class Encoder:
 
     def tables(self) -> tuple[TableSpec, ...]:
         """Every embedding table that a model over this schema needs, ids first."""
-        bags = tuple(
-            feature for entity in IDS for feature in self.schema.encoded(entity, Encoding.BAG)
-        )
-        ids = tuple(
-            TableSpec(
-                name,
-                vocabulary.num_rows,
-                (name, *(bag.name for bag in bags if bag.bag_of == name)),
-            )
-            for name, vocabulary in (("user_id", self.users), ("item_id", self.items))
-        )
-        coded = tuple(
-            TableSpec(feature.name, feature.buckets, (feature.name,))
-            for entity in IDS
-            for feature in self.schema.encoded(entity, Encoding.CATEGORICAL, Encoding.NUMERIC)
-        )
-        return ids + coded
+        encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
+        return table_specs(self.schema, self.users.num_rows, self.items.num_rows, encodings)
 
     def keys(self, entity: Entity) -> tuple[str, ...]:
         """Names of the bags that ``encode`` makes for an entity, its id first."""
@@ -270,6 +255,28 @@ class Encoder:
             Quantiles({name: np.array(cuts, np.float32) for name, cuts in edges.items()}),
             int(about["history_length"]),
         )
+
+
+def table_specs(
+    schema: Schema, user_rows: int, item_rows: int, encodings: Iterable[Encoding]
+) -> tuple[TableSpec, ...]:
+    """The tables of a schema over vocabularies of so many rows, ids first.
+
+    Args:
+        schema: the features.
+        user_rows: of the user table.
+        item_rows: of the item table.
+        encodings: of the features that have tables.
+    """
+    kept = [f for e in IDS for f in schema.encoded(e, *encodings)]
+    bags = [f for f in kept if f.encoding is Encoding.BAG]
+    sizes = {"user_id": user_rows, "item_id": item_rows}
+    ids = tuple(
+        TableSpec(name, rows, (name, *(bag.name for bag in bags if bag.bag_of == name)))
+        for name, rows in sizes.items()
+    )
+    coded = [f for f in kept if f.encoding is not Encoding.BAG]
+    return ids + tuple(TableSpec(f.name, f.buckets, (f.name,)) for f in coded)
 
 
 def query_times_s(table: pa.Table) -> Ints:

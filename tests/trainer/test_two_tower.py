@@ -11,16 +11,18 @@ import torch
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
+from feature_repo.contract.errors import ArtifactError, ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
 from retrieval.towers import TwoTower, pooled_inputs
 from tests.retrieval import shop
 from tests.trainer.shop import make_task, open_run, run_config
+from trainer import checkpoints
 from trainer.distributed import Process
 from trainer.embeddings import pooled_of, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
-from trainer.two_tower import encode_items, judge, rankings, train
+from trainer.two_tower import encode_items, judge, kept_checkpoint, rankings, train
 
 
 def test_candidates_weigh_by_their_true_probability(
@@ -102,6 +104,60 @@ def test_forgotten_ids_train_the_unknown_row(
     task.head(pooled_of(task.tables.sharded(inputs.features)), inputs).backward()
 
     assert (task.tables.rows_of("user_id", 0, 1) != before).any()
+
+
+def test_a_warm_start_keeps_rows_and_values_and_adds_new_ids(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    few = run_config(shop_dataset, tmp_path, "model.min_buyers=9")
+    assert isinstance(few.model, TwoTowerModelConfig)
+    before = train(few, few.model, process)
+    config = run_config(shop_dataset, tmp_path, f"warm_start={before}", "trainer.epochs=1")
+    run = open_run(config, process)
+    task = make_task(config, process, run.folder)
+    loop = Trainer(
+        task, run, config.trainer, config.optimizer, process, warm_start=kept_checkpoint(before)
+    )
+
+    loop._resume()
+
+    old = Encoder.load(before / "two_tower" / "encoder")
+    ids = old.items.ids.to_pylist()
+    assert task.encoder.items.rows(ids).tolist() == old.items.rows(ids).tolist()
+    assert len(task.encoder.items) == shop.NUM_ITEMS > len(ids)
+    trained = Tables.load(before / "two_tower" / "tables")
+    for name, table in trained.tables.items():
+        assert (task.tables.rows_of(name, 0, len(table)) == table.values).all()
+    towers = TwoTower.load(before / "two_tower").state_dict()
+    for name, value in task.dense.state_dict().items():
+        assert torch.equal(value, towers[name])
+    new = task.tables.rows_of("item_id", len(ids) + 1, shop.NUM_ITEMS + 1)
+    assert new.std() == pytest.approx(config.optimizer.init_std, rel=0.4)
+    assert {float(state["step"]) for state in loop.adam.state.values()} == {
+        float(checkpoints.latest(before / "checkpoints").name[5:])  # type: ignore[union-attr]
+    }
+
+
+def test_a_vocabulary_that_shrank_is_no_warm_start(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    every = run_config(shop_dataset, tmp_path)
+    assert isinstance(every.model, TwoTowerModelConfig)
+    before = train(every, every.model, process)
+    config = run_config(shop_dataset, tmp_path, "model.min_buyers=9")
+    run = open_run(config, process)
+    task = make_task(config, process, run.folder)
+    loop = Trainer(
+        task, run, config.trainer, config.optimizer, process, warm_start=kept_checkpoint(before)
+    )
+
+    with pytest.raises(ArtifactError, match="a vocabulary can only grow"):
+        loop.train()
+
+
+def test_a_warm_start_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no checkpoint"):
+        kept_checkpoint(tmp_path)
 
 
 def test_items_are_encoded_by_their_rows(

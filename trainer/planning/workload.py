@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from feature_repo.contract.dataset import REPOSITORY
-from feature_repo.contract.encoding import IDS, TableSpec
+from feature_repo.contract.encoding import IDS, TableSpec, table_specs
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from ranking.inputs import TABLES
@@ -105,21 +105,6 @@ def _shape(config: PlanConfig) -> _Shape:
             )
         case model:
             raise TypeError(f"No plan is made of {type(model).__name__}.")
-
-
-def table_specs(
-    schema: Schema, user_rows: int, item_rows: int, encodings: Iterable[Encoding]
-) -> tuple[TableSpec, ...]:
-    """The tables of ``Encoder.tables`` over vocabularies of so many rows, of some encodings."""
-    kept = [f for e in IDS for f in schema.encoded(e, *encodings)]
-    bags = [f for f in kept if f.encoding is Encoding.BAG]
-    sizes = {"user_id": user_rows, "item_id": item_rows}
-    ids = tuple(
-        TableSpec(name, rows, (name, *(bag.name for bag in bags if bag.bag_of == name)))
-        for name, rows in sizes.items()
-    )
-    coded = [f for f in kept if f.encoding is not Encoding.BAG]
-    return ids + tuple(TableSpec(f.name, f.buckets, (f.name,)) for f in coded)
 
 
 def find_schema(config: PlanConfig, service: str) -> tuple[Schema, str]:

@@ -15,7 +15,7 @@ from trainer.distributed import Process
 from trainer.embeddings import meta_tables
 from trainer.plan import compose_plan
 from trainer.planning.config import PlanConfig
-from trainer.planning.workload import Workload, declared, find_schema, table_specs
+from trainer.planning.workload import Workload, declared, find_schema
 from trainer.sharding import tables_of
 
 ALL = (Encoding.CATEGORICAL, Encoding.BAG, Encoding.NUMERIC)
@@ -38,7 +38,6 @@ def test_the_tables_are_those_of_a_run(
     mine = {(t.name, t.num_rows, t.dim, t.features) for t in found.tables}
     theirs = {(t.name, t.num_rows, t.dim, t.features) for t in task.tables.tables.values()}
     assert mine == theirs
-    assert table_specs(task.encoder.schema, users + 1, items + 1, ALL) == task.encoder.tables()
 
 
 def test_examples_are_shared_by_the_processes(shop_dataset: Dataset) -> None:
