@@ -19,11 +19,13 @@ Train a model on a training set, and write its run folder.
 
   python -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
   torchrun --nproc-per-node N -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
+  python -m trainer --multirun [hydra/launcher=slurm] experiment=NAME KEY=VALUE,VALUE [...]
 
   experiment  one of {experiments}
   cutoff      t0, t1, t2, t3 (edges of the data set's windows) or an ISO time
   data        one of {data}
   model       one of {model}
+  sharding    one of {sharding}
   index       one of {index}
   debug       one of {debug}
 
@@ -36,13 +38,19 @@ The last line on stdout is the run's folder. Started again with the same setting
 is found and an interrupted one goes on from its last checkpoint. A file STOP in the folder makes
 it write a checkpoint and end with exit code 75.
 
+With --multirun every combination of the values is trained: one after the other, or each in a SLURM
+job of its own (conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=NAME and so on). A table
+of the results comes last; the exit code is 1 if any of the runs is not finished.
+
 Settings, with their values by default:
 """
 
 
 def usage() -> str:
     """The text of ``--help``."""
-    groups = {name: ", ".join(choices(name)) for name in ("data", "model", "index", "debug")}
+    groups = {
+        name: ", ".join(choices(name)) for name in ("data", "model", "sharding", "index", "debug")
+    }
     experiments = ", ".join(choices("experiment"))
     lines = [USAGE.format(experiments=experiments, **groups)]
     lines += _settings(RunConfig, "", {"model", "data"})
@@ -75,6 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     from trainer.loop import STOPPED, Stopped
 
     try:
+        if {"--multirun", "-m"} & set(arguments):
+            from trainer.multirun import sweep
+
+            return 0 if sweep(arguments) else 1
         config = compose(arguments)
         with process_group(config.sharding.device) as process:
             try:

@@ -15,6 +15,8 @@ from pathlib import Path
 from feature_repo.contract.artifacts import atomic_path
 
 VARIABLE = "SHOPREC_RUN_FILE"
+STOPPED = 75
+"""Exit code of a run that was asked to stop and wrote a checkpoint (EX_TEMPFAIL)."""
 
 
 @dataclass(frozen=True)
