@@ -80,7 +80,8 @@ def our_loss(task: TwoTowerTask, inputs: StepInputs, run: Run, row: Row) -> torc
     made = Trainer(task, run, settings.trainer, settings.optimizer, task.process)
     loss, _ = made._model(inputs)
     loss.backward()
-    return loss.detach()
+    found: torch.Tensor = loss.detach()
+    return found
 
 
 def test_engines_learn_alike_and_are_timed_beside_each_other(config: Config) -> None:
