@@ -210,14 +210,15 @@ class Worker:
         if outcome is Outcome.FAILED:
             log.warning("trial %d failed: %s", claim.number, about)
             return
+        epoch = frozen.last_step or 0
         log.info(
-            "trial %d %s after %d of %d epochs: %s %s (%s); best %s",
+            "trial %d %s after %d of %d epochs: %s %.4f (%s); best %s",
             claim.number,
             outcome.value,
-            frozen.last_step or 0,
+            epoch,
             self.experiment.config.trainer.epochs,
             self.search.metric,
-            "unknown" if frozen.value is None else f"{frozen.value:.4f}",
+            frozen.intermediate_values.get(epoch, math.nan),
             ", ".join(f"{key}={short(value)}" for key, value in frozen.params.items()),
             "none yet" if best is None else f"{best.value:.4f} (trial {best.number})",
         )

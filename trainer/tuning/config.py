@@ -132,7 +132,8 @@ class SearchConfig:
     grace_s: float = 120.0
     """Seconds without a sign of life after which a trial's process is taken for dead."""
     max_failures: int = 3
-    """Failed trials after which a process gives up. Failed trials are replaced by others."""
+    """Failed trials after which a process gives up, and processes that may die of one trial before
+    it fails. Failed trials are replaced by others."""
     space: dict[str, Setting] = field(default_factory=dict)
     """Setting of ``python -m trainer`` -> its values."""
 

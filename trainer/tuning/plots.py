@@ -16,13 +16,15 @@ from feature_repo.contract.artifacts import atomic_path
 from trainer.evaluation.plots import DPI, GRID, INK, SOFT, SYSTEM
 from trainer.tuning.report import Result
 
+PRUNED = "#98a1ad"
+
 
 def draw_history(result: Result, path: Path) -> None:
     """The trials' values in the order of their beginnings, and the best one so far."""
     figure, axis = _figure(f"{result.metric} of the trials", _about(result), height=4.2)
     pruned = [trial for trial in result.measured if trial.state is TrialState.PRUNED]
     complete = [trial for trial in result.measured if trial.state is TrialState.COMPLETE]
-    _dots(axis, pruned, GRID, "pruned")
+    _dots(axis, pruned, PRUNED, "pruned")
     _dots(axis, complete, SYSTEM, "complete")
     better = max if result.study.direction.name == "MAXIMIZE" else min
     best = accumulate((trial.value or 0.0 for trial in complete), better)

@@ -18,7 +18,7 @@ from feature_repo.contract.artifacts import atomic_path, read_json
 from feature_repo.contract.errors import ArtifactError, BadInput
 from trainer.config import CONF
 from trainer.tuning.config import as_override
-from trainer.tuning.study import JOURNAL, NAME, SETTINGS, open_journal
+from trainer.tuning.study import ERROR, JOURNAL, NAME, SETTINGS, open_journal
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,12 @@ SHOWN = 10
 """Trials in the table."""
 LEAST = 10
 """Trials without which nothing is said of what matters."""
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
 OF_ONE_RUN = (
     *("cutoff", "data", "debug", "experiment", "model.earlier", "model.validation", "paths"),
     *("retriever", "seed", "sharding", "validate", "warm_start"),
@@ -156,6 +162,7 @@ def report(result: Result, importances: dict[str, float]) -> str:
         "## Best trials\n\n" + _table(result),
         "![history](history.png)",
         "## What matters\n\n" + _importance_text(importances, result),
+        *_failures(result),
         _how_to_use(result),
     ]
     return "\n\n".join(parts) + "\n"
@@ -163,13 +170,14 @@ def report(result: Result, importances: dict[str, float]) -> str:
 
 def _summary(result: Result) -> str:
     trials = result.study.get_trials(deepcopy=False)
-    counts = {state: sum(trial.state is state for trial in trials) for state in TrialState}
-    trained = sum(trial.last_step or 0 for trial in trials)
+    counts = [
+        f"{sum(trial.state is state for trial in trials)} {name}" for state, name in STATES.items()
+    ]
+    trained = sum(trial.last_step or 0 for trial in result.measured)
     whole = len(result.measured) * result.epochs
     return (
-        f"{counts[TrialState.COMPLETE]} trials are complete, {counts[TrialState.PRUNED]} were "
-        f"pruned, {counts[TrialState.FAIL]} failed. They trained {trained} epochs; without pruning "
-        f"it would have been {whole}. Search: {result.settings['search_name']}; cut-off "
+        f"Trials: {', '.join(counts)}. Complete and pruned ones trained {trained} epochs; without "
+        f"pruning it would have been {whole}. Search: {result.settings['search_name']}; cut-off "
         f"{result.settings['run']['cutoff']}, judged on the window after it."
     )
 
@@ -202,10 +210,16 @@ def _importance_text(importances: dict[str, float], result: Result) -> str:
     lines += [f"| {name} | {share:.2f} |" for name, share in importances.items()]
     least = result.settings["search"]["min_epochs"]
     about = (
-        f"Shares of what decides whether a trial is among the better ones after {least} epochs, "
-        "which all trials got (PED-ANOVA)."
+        f"Shares of what decides whether a trial is among the better ones in epoch {least}, "
+        "which all trials reached (PED-ANOVA)."
     )
     return "\n".join([*lines, "", about, "", "![importance](importance.png)"])
+
+
+def _failures(result: Result) -> list[str]:
+    failed = result.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    lines = [f"- {trial.number}: {trial.user_attrs.get(ERROR, 'unknown')}" for trial in failed]
+    return ["## Failed trials\n\n" + "\n".join(lines)] if lines else []
 
 
 def _how_to_use(result: Result) -> str:

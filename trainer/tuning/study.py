@@ -27,6 +27,8 @@ from trainer.tuning.lease import Lease, exclusively, silence_s
 NAME = "study"
 JOURNAL = "journal.jsonl"
 SETTINGS = "settings.json"
+DEATHS, ERROR = "deaths", "error"
+"""Of a trial: after which epoch its processes died, and how many of them; why it failed."""
 QUIET_BEATS = 3.0
 """Beats that a process may miss before the others wait to see whether it is dead."""
 
@@ -131,7 +133,8 @@ class Study:
         """
         with exclusively(self.folder / "claim"):
             for frozen in self.trials(TrialState.RUNNING):
-                if silence_s(self._lease(frozen.number)) > self.search.grace_s:
+                orphaned = silence_s(self._lease(frozen.number)) > self.search.grace_s
+                if orphaned and not self._is_hopeless(frozen):
                     return self._take(frozen.number)
             every = self.trials()
             counted = [trial for trial in every if trial.state is not TrialState.FAIL]
@@ -140,12 +143,33 @@ class Study:
             self._seed(len(every))
             return self._take(self.optuna.ask().number)
 
+    def _is_hopeless(self, frozen: FrozenTrial) -> bool:
+        """Note the death of a trial's process; after too many of them since its last evaluation it
+        fails, for it may be the trial that kills them."""
+        lease = self._lease(frozen.number)
+        if not lease.exists():
+            return False  # it was let go
+        epoch = frozen.last_step or 0
+        at, deaths = frozen.user_attrs.get(DEATHS, (epoch, 0))
+        deaths = deaths + 1 if at == epoch else 1
+        trial = self._trial(frozen.number)
+        trial.set_user_attr(DEATHS, [epoch, deaths])
+        if deaths <= self.search.max_failures:
+            return False
+        trial.set_user_attr(ERROR, f"{deaths} processes died of it after epoch {epoch}.")
+        self.optuna.tell(trial, state=TrialState.FAIL)
+        lease.unlink()
+        return True
+
+    def _trial(self, number: int) -> Trial:
+        study_id = self.storage.get_study_id_from_name(NAME)
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return Trial(self.optuna, trial_id)
+
     def _take(self, number: int) -> Claim:
         """Take a running trial, and give it the values that it lacks."""
         self._seed(number)
-        study_id = self.storage.get_study_id_from_name(NAME)
-        trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        trial = Trial(self.optuna, trial_id)
+        trial = self._trial(number)
         for name, setting in self.search.space.items():
             setting.suggest(trial, name)
         lease = Lease.take(self._lease(number))
@@ -198,7 +222,7 @@ class Study:
             case Outcome.PRUNED:
                 self.optuna.tell(claim.trial, state=TrialState.PRUNED)
             case Outcome.FAILED:
-                claim.trial.set_user_attr("error", about)
+                claim.trial.set_user_attr(ERROR, about)
                 self.optuna.tell(claim.trial, state=TrialState.FAIL)
             case Outcome.STOPPED:
                 pass

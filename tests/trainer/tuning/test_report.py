@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 from feature_repo.contract.errors import BadInput
 from trainer.tuning.config import Kind, SearchConfig, Setting
 from trainer.tuning.report import Result, best_yaml, kept_epoch, write_report
-from trainer.tuning.study import Study
+from trainer.tuning.study import Outcome, Study
 
 SEARCH = SearchConfig(
     metric="recall",
@@ -85,8 +85,8 @@ def test_the_report_holds_tables_plots_and_the_best_experiment(tmp_path: Path) -
     write_report(tmp_path)
 
     text = (tmp_path / "report.md").read_text()
-    assert "20 trials are complete, 20 were pruned, 0 failed." in text
-    assert "They trained 80 epochs; without pruning it would have been 120." in text
+    assert "Trials: 20 complete, 20 pruned, 0 failed, 0 running." in text
+    assert "trained 80 epochs; without pruning it would have been 120." in text
     assert "| 39 | 1.9750 | 3 | 2 | [8] | 0.975 |" in text
     for name in ("history.png", "importance.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -108,6 +108,17 @@ def test_the_best_experiment_holds_what_was_set_and_found_and_not_where_it_ran(
         "optimizer": {"dense_lr": 0.975},
         "trainer": {"compute": "bf16"},
     }
+
+
+def test_the_report_says_why_trials_failed(tmp_path: Path) -> None:
+    study = make_study(tmp_path, 4)
+    claim = study.claim()
+    assert claim is not None
+    study.tell(claim, Outcome.FAILED, None, "Out of memory.")
+
+    write_report(tmp_path)
+
+    assert "## Failed trials\n\n- 4: Out of memory.\n" in (tmp_path / "report.md").read_text()
 
 
 def test_a_trial_keeps_its_best_epoch(tmp_path: Path) -> None:

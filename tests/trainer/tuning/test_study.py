@@ -97,6 +97,25 @@ def test_a_quiet_trial_goes_to_another_process_after_the_grace_period(tmp_path: 
     assert not other.waits
 
 
+def test_a_trial_that_kills_its_processes_fails_and_is_replaced(tmp_path: Path) -> None:
+    study = open_study(tmp_path, replace(SEARCH, trials=1, max_failures=2))
+    for _ in range(3):
+        silent_for(claimed(study), SEARCH.grace_s + 5)
+
+    assert claimed(study).number == 1
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_a_trial_that_gets_on_between_deaths_is_not_given_up(tmp_path: Path) -> None:
+    study = open_study(tmp_path, replace(SEARCH, trials=1, max_failures=2))
+    for epoch in range(5):
+        claim = claimed(study)
+        study.report(claim, {epoch: 0.5}, 1)
+        silent_for(claim, SEARCH.grace_s + 5)
+
+    assert claimed(study).number == 0
+
+
 def test_a_stopped_trial_is_the_next_one(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     claim = claimed(study)
