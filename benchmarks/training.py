@@ -60,7 +60,7 @@ python -m benchmarks.training [KEY=VALUE ...]
   learn=500              steps of the first batch size after which recall is compared; 0: not
   scale=[1000000,10000000,100000000]  user tables (fp16, 32 wide) whose speed is compared; []: none
   sessions=500000        examples that are made
-  table_lr=0.05 peer_lr=0.003  chosen on another shop, with seed=1
+  table_lr=0.1 peer_lr=0.01  chosen on another shop, with seed=1
   folder=data/benchmark  where the made-up shop lies
   name=training          benchmarks/results/<name>.json
 """
@@ -82,9 +82,9 @@ class Config:
     learn: int = 500
     scale: list[int] = field(default_factory=lambda: [1_000_000, 10_000_000, 100_000_000])
     sessions: int = 500_000
-    table_lr: float = 0.05
+    table_lr: float = 0.1
     """Of the trainer's row-wise Adagrad. Both rates were chosen on another shop (seed=1)."""
-    peer_lr: float = 3e-3
+    peer_lr: float = 0.01
     """Of SparseAdam, and of Adam over tables."""
     seed: int = 0
     """Of the made-up shop."""

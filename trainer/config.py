@@ -65,7 +65,7 @@ class OptimizerConfig:
     """Of the dense layers, decoupled (AdamW)."""
     table_lr: float = 0.05
     table_lrs: dict[str, float] = field(default_factory=dict)
-    """Table -> its learning rate, where it is not ``table_lr``."""
+    """Table -> its learning rate, where it is not ``table_lr``: {user_id: 0.1}."""
     table_dtype: Precision = Precision.fp32
     table_eps: float = 1e-8
     init_std: float = 0.05
