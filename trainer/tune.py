@@ -70,10 +70,14 @@ a checkpoint and end with exit code 75. The exit code is 1 after an error, which
 class StopRequest:
     """Whether this process was asked to stop: by a signal, or a file STOP made since it began."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "STOP"
-        self._since = file_time(folder)
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._since = math.inf
         self._signalled = False
+
+    def watch(self, folder: Path) -> None:
+        """Look for a file STOP in a folder; one that is older than this call is not meant."""
+        self._path, self._since = folder / "STOP", file_time(folder)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
@@ -92,9 +96,12 @@ class StopRequest:
     @property
     def asked(self) -> bool:
         """Whether to stop now."""
-        with contextlib.suppress(FileNotFoundError):
-            return self._signalled or self._path.stat().st_mtime >= self._since
-        return self._signalled
+        if self._signalled or self._path is None:
+            return self._signalled
+        try:
+            return self._path.stat().st_mtime >= self._since
+        except FileNotFoundError:
+            return False
 
 
 class Worker:
@@ -235,17 +242,16 @@ def study_name(experiment: Experiment, settings: dict[str, Any]) -> str:
     return f"tune-{experiment.config.experiment}-{searched}-{digits}"
 
 
-def tune(experiment: Experiment) -> tuple[Path, bool]:
+def tune(experiment: Experiment, stop: StopRequest) -> tuple[Path, bool]:
     """Join the study until it is done; its folder, and whether this process was not stopped."""
     settings = experiment.settings()
     runs = Path(experiment.config.paths.runs).resolve()
     study = Study.open(runs / study_name(experiment, settings), experiment.search, settings)
     _tell_start(experiment, study)
-    stop = StopRequest(study.folder)
-    with stop.listening():
-        if not Worker(experiment, study, stop).work():
-            log.info("Stopped %s; the same command goes on with it.", study.folder)
-            return study.folder, False
+    stop.watch(study.folder)
+    if not Worker(experiment, study, stop).work():
+        log.info("Stopped %s; the same command goes on with it.", study.folder)
+        return study.folder, False
     if study.is_finished:
         write_report(study.folder)
     else:
@@ -290,7 +296,9 @@ def main(arguments: Sequence[str]) -> int:
         if "--report" in arguments:
             folder, done = write_report(_reported(arguments)), True
         else:
-            folder, done = tune(Experiment.of(arguments))
+            stop = StopRequest()
+            with stop.listening():
+                folder, done = tune(Experiment.of(arguments), stop)
     except ShoprecError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -340,13 +340,24 @@ def test_the_test_window_is_never_tuned_on(
 def test_a_file_stop_counts_for_the_processes_that_were_there(tmp_path: Path) -> None:
     (tmp_path / "STOP").touch()
     time.sleep(0.05)
-    request = StopRequest(tmp_path)
+    request = StopRequest()
+    request.watch(tmp_path)
     before = request.asked
 
     time.sleep(0.05)
     (tmp_path / "STOP").touch()
 
     assert (before, request.asked) == (False, True)
+
+
+def test_a_signal_counts_from_the_first_moment(tmp_path: Path) -> None:
+    request = StopRequest()
+    with request.listening():
+        signal.raise_signal(signal.SIGUSR1)
+        request.watch(tmp_path)
+
+    assert request.asked
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 def test_help_says_what_can_be_searched(capsys: pytest.CaptureFixture[str]) -> None:
