@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from benchmarks._breakdown import breakdown
 from benchmarks._report import save, table
 from feature_repo.contract.dataset import Dataset, IdType
 from feature_repo.contract.encoding import Encoder
@@ -212,10 +213,16 @@ def measure(row: Row) -> dict[str, Any]:
         learnt = _learn(row, task, steps, prepared, run.folder, dataset) if row.learn else {}
         for _ in steps(itertools.islice(prepared, WARM)):
             pass
-        return {**learnt, **_timed(steps, prepared, row)}
+        timed = _timed(steps, prepared, row, process.device)
+        if row.engine != "shoprec":
+            return {**learnt, **timed}
+        profiled = list(itertools.islice(prepared, PROFILED))
+        return {**learnt, **timed, **breakdown(steps, profiled, task.tables, process.device)}
 
 
-WARM = 10
+RATE = "examples_per_s"
+WARM, PROFILED = 10, 20
+"""Steps before the clock starts, and those whose parts are told."""
 
 
 def _engine(
@@ -241,13 +248,14 @@ def _timed(
     steps: Callable[[Iterator[StepInputs]], Iterator[Tensor]],
     prepared: Iterator[StepInputs],
     row: Row,
+    device: torch.device,
 ) -> dict[str, float]:
     count, started = 0, time.perf_counter()
     for _ in steps(_until(prepared, started + row.seconds)):
         count += 1
-    if row.device == "cuda":
-        torch.cuda.synchronize()
-    return {"examples_per_s": count * row.batch / (time.perf_counter() - started)}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return {RATE: count * row.batch / (time.perf_counter() - started)}
 
 
 def _until(prepared: Iterator[StepInputs], deadline: float) -> Iterator[StepInputs]:
@@ -348,9 +356,10 @@ def make_shop(config: Config, users: int, history: int) -> Path:
     return folder
 
 
-def compare(config: Config) -> list[dict[str, Any]]:
-    """The rows of engines, batch sizes and histories; engines take turns within a round."""
-    found = []
+def compare(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of engines, batch sizes and histories, whose engines take turns within a round; and
+    the parts of the trainer's steps."""
+    found, parts = [], []
     for history, batch in itertools.product(config.histories, config.batches):
         data = str(make_shop(config, config.users, history))
         learn = config.learn if (batch, history) == (config.batches[0], config.histories[0]) else 0
@@ -364,14 +373,17 @@ def compare(config: Config) -> list[dict[str, Any]]:
             row = replace(base, engine=engine, learn=learn if turn == 0 else 0)
             runs[engine].append(run_row(row))
         found += [_summary(batch, history, engine, runs) for engine in config.engines]
-    return found
+        if "shoprec" in runs:
+            told = {k: v for k, v in runs["shoprec"][-1].items() if k not in ("recall", RATE)}
+            parts.append({"batch": batch, "history": history, **told})
+    return found, parts
 
 
 def _summary(
     batch: int, history: int, engine: str, runs: dict[str, list[dict[str, Any]]]
 ) -> dict[str, Any]:
-    rates = [run["examples_per_s"] for run in runs[engine]]
-    ours = [run["examples_per_s"] for run in runs.get("shoprec", runs[engine])]
+    rates = [run[RATE] for run in runs[engine]]
+    ours = [run[RATE] for run in runs.get("shoprec", runs[engine])]
     ratios = [mine / theirs for mine, theirs in zip(ours, rates, strict=True)]
     return {
         "batch": batch,
@@ -393,7 +405,7 @@ def grow(config: Config) -> list[dict[str, Any]]:
             "shoprec", users, config.items, 32, config.batches[0], config.histories[0], "fp16",
             config.device, config.seconds, 0, data, config.table_lr, config.peer_lr,
         )  # fmt: skip
-        runs[users].append(run_row(row)["examples_per_s"])
+        runs[users].append(run_row(row)[RATE])
     first = runs[config.scale[0]] if config.scale else []
     return [
         {
@@ -421,16 +433,16 @@ def main(arguments: Sequence[str]) -> int:
         merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.from_dotlist([*arguments]))
         config = OmegaConf.to_object(merged)
         assert isinstance(config, Config)
-        rows, grown = compare(config), grow(config)
+        (rows, parts), grown = compare(config), grow(config)
     except OmegaConfBaseException as error:
         sys.stderr.write(f"{str(error).splitlines()[0]}\n{HELP}")
         return 2
     except ShoprecError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    for part in (rows, grown):
+    for part in (rows, parts, grown):
         sys.stdout.write((table(part) + "\n") if part else "")
-    log.info("Written to %s.", save(config.name, asdict(config), [*rows, *grown]))
+    log.info("Written to %s.", save(config.name, asdict(config), [*rows, *parts, *grown]))
     return 0
 
 

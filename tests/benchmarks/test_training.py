@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks._breakdown import table_bytes
 from benchmarks.training import Config, Peer, Row, compare, make_shop, run_config, write_encoder
+from feature_repo.contract.encoding import Bag
 from trainer.distributed import Process
+from trainer.embeddings import ShardedTables, TableConfig
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
 from trainer.runs import Run
 from trainer.sets import TrainingSet
+from trainer.sharding import Load
+from trainer.sharding_config import ShardingConfig
 from trainer.step import StepInputs
 from trainer.two_tower import SERVICE, TwoTowerTask
 
@@ -85,7 +90,7 @@ def our_loss(task: TwoTowerTask, inputs: StepInputs, run: Run, row: Row) -> torc
 
 
 def test_engines_learn_alike_and_are_timed_beside_each_other(config: Config) -> None:
-    rows = compare(replace(config, table_lr=0.1, peer_lr=0.01))
+    rows, parts = compare(replace(config, table_lr=0.1, peer_lr=0.01))
 
     assert [row["engine"] for row in rows] == ["shoprec", "sparse"]
     assert all(row["examples/s"] > 0 for row in rows)
@@ -93,3 +98,18 @@ def test_engines_learn_alike_and_are_timed_beside_each_other(config: Config) -> 
     recalls = [row["recall@100"] for row in rows]
     assert min(recalls) > 1.15 * 100 / 300
     assert np.ptp(recalls) < 0.15
+    (told,) = parts
+    assert told["table MB"] > 0
+    assert told["copy GB/s"] > told["GB/s"] > 0
+    named = sum(value for name, value in told.items() if name.endswith(" ms") and name[0] != "s")
+    assert named == pytest.approx(told["step ms"], rel=0.05)
+
+
+def test_table_bytes_are_those_of_rows_and_their_states(process: Process) -> None:
+    config = TableConfig("item_id", 40, 8, ("item_id",), 0.05, 0.1)
+    tables = ShardedTables((config,), process, ShardingConfig(), Load(3, {}), seed=0)
+    bags = {"item_id": Bag(np.array([3, 4, 3]), np.array([0, 2, 3]))}
+
+    found = table_bytes(StepInputs(tables.features(bags, 2), {}, {}), tables)
+
+    assert found == 3 * 8 * 4 + 2 * 2 * (8 * 4 + 4)
