@@ -20,7 +20,6 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_launcher import BasicLauncherConf
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -42,6 +41,8 @@ from trainer.slurm_launcher import SlurmConfig, Training, ended, output_of, subm
 log = logging.getLogger(__name__)
 
 FLAGS = ("--multirun", "-m")
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""Hydra's default launcher."""
 LONGEST_WAIT_S = 20.0
 """Between questions to SLURM."""
 
@@ -82,13 +83,10 @@ def sweep(arguments: Sequence[str]) -> bool:
     overrides = combinations([text for text in arguments if text not in FLAGS])
     launcher, folder = _launcher(overrides[0])
     jobs = make_jobs(overrides, folder)
-    match launcher:
-        case SlurmConfig():
-            _on_slurm(jobs, launcher, folder)
-        case BasicLauncherConf():
-            _here(jobs)
-        case _:
-            raise ConfigError("hydra/launcher must be basic or slurm.")
+    if launcher is None:
+        _here(jobs)
+    else:
+        _on_slurm(jobs, launcher, folder)
     _show(jobs)
     return all(job.result is not None for job in jobs)
 
@@ -110,8 +108,8 @@ def combinations(arguments: Sequence[str]) -> list[list[str]]:
     return batch
 
 
-def _launcher(overrides: Sequence[str]) -> tuple[Any, Path]:
-    """Settings of the launcher, and the folder of the sweep."""
+def _launcher(overrides: Sequence[str]) -> tuple[SlurmConfig | None, Path]:
+    """Settings of SLURM, or None for Hydra's basic launcher; and the folder of the sweep."""
     register()
     ConfigStore.instance().store(
         group="hydra/launcher", name="slurm_schema", node=SlurmConfig, provider="trainer"
@@ -121,9 +119,15 @@ def _launcher(overrides: Sequence[str]) -> tuple[Any, Path]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("config", list(overrides), return_hydra_config=True).hydra
         folder = Path(str(composed.sweep.dir)).resolve()
-        return OmegaConf.to_object(composed.launcher), folder
+        chosen = OmegaConf.to_object(composed.launcher)
     except (HydraException, OmegaConfBaseException) as error:
         raise _refusal(error) from error
+    if isinstance(chosen, SlurmConfig):
+        return chosen, folder
+    # Hydra loads its plugins anew when it scans for them, so that no class of theirs is the same.
+    if composed.launcher.get("_target_") != BASIC:
+        raise ConfigError(f"hydra/launcher must be basic or slurm; got {chosen}.")
+    return None, folder
 
 
 def _refusal(error: Exception) -> ConfigError:
