@@ -26,7 +26,7 @@ from tqdm import tqdm
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.randomness import key
 from trainer import checkpoints
-from trainer.config import LoopConfig, OptimizerConfig, Schedule
+from trainer.config import Compute, LoopConfig, OptimizerConfig, Schedule
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables
 from trainer.prefetch import prefetched
@@ -134,6 +134,9 @@ class Trainer(Generic[Batch]):
         self._losses: list[Tensor] = []
         self._examples = 0
         self._since = time.monotonic()
+        self._on_gpu = process.device.type == "cuda"
+        if self._on_gpu and loop.compute is Compute.bf16:
+            torch.set_float32_matmul_precision("high")  # products that autocast leaves in float32
         self._model = TrainStep(
             task.tables.sharded, task.dense, task.head, process.device, loop.compute
         )
@@ -225,11 +228,11 @@ class Trainer(Generic[Batch]):
         for step, batch in enumerate(batches, start=self.progress.step):
             inputs = self.task.prepare(batch, step)
             self._examples += inputs.sizes["examples"]
-            yield inputs
+            yield inputs.pin_memory() if self._on_gpu else inputs
 
     def _steps(self, inputs: Iterator[StepInputs]) -> Iterator[Tensor]:
         """Train on each of the inputs; the loss of each."""
-        if self.process.device.type == "cuda":
+        if self._on_gpu:
             yield from self._pipelined(inputs)
             return
         for found in inputs:
