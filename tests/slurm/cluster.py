@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "srun")
 REQUIRED = "SHOPREC_REQUIRE"
 """Environment variable: with `slurm` among its words, a missing SLURM is a failure, not a skip."""
@@ -46,7 +48,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=10
+KillWait=5
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2
 PartitionName=main Nodes=n[1-2] Default=YES PriorityTier=1 GraceTime={grace}
@@ -57,6 +59,16 @@ PartitionName=urgent Nodes=n[1-2] PriorityTier=10
 def missing_programs() -> list[str]:
     """Programs of SLURM and Munge that are not installed."""
     return [name for name in PROGRAMS if _which(name) is None]
+
+
+def require_slurm(missing: list[str], required: str) -> None:
+    """Skip the test where programs are missing; fail it where ``required`` names SLURM."""
+    if not missing:
+        return
+    said = f"SLURM is not installed: {', '.join(missing)} not found."
+    if "slurm" in required.split():
+        pytest.fail(f"{said} {REQUIRED}={required} asks for it.")
+    pytest.skip(said)
 
 
 def _which(name: str) -> str | None:

@@ -11,18 +11,19 @@ import pytest
 
 from feature_repo.contract.dataset import Dataset
 from tests.retrieval import shop
-from tests.slurm.cluster import REQUIRED, Cluster, missing_programs, running_cluster
+from tests.slurm.cluster import (
+    REQUIRED,
+    Cluster,
+    missing_programs,
+    require_slurm,
+    running_cluster,
+)
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Return two nodes of this test process's own."""
-    missing = missing_programs()
-    if missing:
-        said = f"SLURM is not installed: {', '.join(missing)} not found."
-        if "slurm" in os.environ.get(REQUIRED, "").split():
-            pytest.fail(f"{said} {REQUIRED} asks for it.")
-        pytest.skip(said)
+    require_slurm(missing_programs(), os.environ.get(REQUIRED, ""))
     with (
         tempfile.TemporaryDirectory(prefix="shoprec-slurm-", ignore_cleanup_errors=True) as name,
         running_cluster(Path(name)) as cluster,

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import Dataset
 from tests.retrieval import shop
@@ -28,6 +30,7 @@ def command(dataset: Dataset, folder: Path, *overrides: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_every_combination_is_a_job_and_an_interrupted_one_goes_on(
     cluster: Cluster, tmp_path: Path, repository: Path, shop_dataset: Dataset
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import Dataset
@@ -52,6 +53,7 @@ def interrupt(cluster: Cluster, job: str, checkout: Path) -> None:
     cluster.run("scancel", "--signal=USR1", "--batch", job)
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_preempted_job_ends_like_one_that_was_left_alone(
     cluster: Cluster, checkout: Path, shop_dataset: Dataset
 ) -> None:
@@ -94,6 +96,7 @@ def require_equal(first: Path, second: Path) -> None:
     np.testing.assert_array_equal(*vectors)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_ends_with_its_code_and_is_not_started_again(
     cluster: Cluster, checkout: Path, shop_dataset: Dataset
 ) -> None:
@@ -107,6 +110,7 @@ def test_a_job_that_fails_ends_with_its_code_and_is_not_started_again(
     assert "retrieval_v1-sessions-t2" in output(checkout, job)
 
 
+@pytest.mark.slow
 def test_a_stop_by_hand_ends_the_job_with_a_checkpoint(
     cluster: Cluster, checkout: Path, shop_dataset: Dataset
 ) -> None:
@@ -119,3 +123,15 @@ def test_a_stop_by_hand_ends_the_job_with_a_checkpoint(
     assert (ended["JobState"], ended["ExitCode"]) == ("FAILED", "75:0")
     assert ended["Restarts"] == "0"
     assert list((only_run(checkout, "stopped") / "checkpoints").glob("step-*"))
+
+
+def test_a_cancelled_job_is_not_started_again(
+    cluster: Cluster, checkout: Path, shop_dataset: Dataset
+) -> None:
+    job = cluster.submit(checkout, "slurm/train.sbatch", *settings(shop_dataset, "cancelled"))
+    interrupt(cluster, job, checkout)
+    cluster.run("scancel", job)
+    ended = cluster.wait_for_end(job)
+
+    assert (ended["JobState"], ended["Restarts"]) == ("CANCELLED", "0")
+    assert "requeued" not in output(checkout, job)

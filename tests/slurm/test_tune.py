@@ -32,6 +32,7 @@ def wide_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
         yield shop.make_shop(tmp_path_factory.mktemp("wide"))
 
 
+@pytest.mark.slow
 def test_an_array_finishes_a_study_though_a_task_is_interrupted(
     cluster: Cluster, checkout: Path, wide_shop: Dataset
 ) -> None:
