@@ -6,6 +6,7 @@ the time limit and on preemption the run writes a checkpoint, and the job is req
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -25,6 +26,8 @@ from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmiss
 from feature_repo.contract.errors import ConfigError
 from trainer.model_config import require
 from trainer.run_file import STOPPED, VARIABLE, RunFile
+
+log = logging.getLogger(__name__)
 
 LIVE = {
     "CONFIGURING",
@@ -207,6 +210,7 @@ def states(jobs: Sequence[str]) -> Mapping[str, str]:
         [*command, f"--jobs={','.join(jobs)}"], capture_output=True, text=True, check=False
     )
     if asked.returncode != 0 and "Invalid job id" not in asked.stderr:
+        log.warning("SLURM does not answer, and is asked again: %s", asked.stderr.strip())
         return {}
     found = dict.fromkeys(jobs, "ENDED")
     for line in asked.stdout.splitlines():

@@ -42,15 +42,18 @@ def test_every_combination_is_a_job_and_an_interrupted_one_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    run_file = tmp_path / "sweep" / "0.run"
-    wait_until(run_file.exists, "no run was opened", 90)
-    folder = RunFile.read(run_file).folder
-    assert folder is not None
-    wait_until(lambda: has_recorded(folder, 3), "nothing was trained", 60)
-    (job,) = cluster.run("squeue", "--noheader", "--array", "--format=%i").split()[:1]
-    first = f"{job.partition('_')[0]}_0"
-    cluster.run("scancel", "--signal=USR2", first)  # as SLURM does before the time limit
-    said, errors = sweep.communicate(timeout=150)
+    try:
+        run_file = tmp_path / "sweep" / "0.run"
+        wait_until(run_file.exists, "no run was opened", 90)
+        folder = RunFile.read(run_file).folder
+        assert folder is not None
+        wait_until(lambda: has_recorded(folder, 3), "nothing was trained", 60)
+        (job,) = cluster.run("squeue", "--noheader", "--array", "--format=%i").split()[:1]
+        first = f"{job.partition('_')[0]}_0"
+        cluster.run("scancel", "--signal=USR2", first)  # as SLURM does before the time limit
+        said, errors = sweep.communicate(timeout=150)
+    finally:
+        sweep.kill()
 
     assert sweep.returncode == 0, said + errors
     assert f"[1/2] model.dim=4: SLURM job {first}" in said
