@@ -11,7 +11,7 @@ from feature_repo.contract.errors import ShoprecError
 from trainer.config import RunConfig, choices, compose
 from trainer.distributed import Process, process_group, set_up_logging
 from trainer.model_config import ModelConfig, TwoTowerModelConfig
-from trainer.run_file import tell_stopped
+from trainer.run_file import STOPPED, tell_stopped
 from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(usage())
         return 0 if arguments else 2
     set_up_logging()
-    from trainer.loop import STOPPED, Stopped
+    from trainer.loop import Stopped
 
     try:
         if {"--multirun", "-m"} & set(arguments):
@@ -106,8 +106,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _tell_stopped(process: Process) -> None:
     """Before any process ends: torchrun ends the others as soon as one has a code above 0."""
-    from trainer.loop import STOPPED
-
     if process.is_first:
         tell_stopped(STOPPED)
     process.barrier()

@@ -37,8 +37,6 @@ from trainer.step import StepInputs, TrainStep
 log = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
-STOPPED = 75
-"""Exit code of a run that was asked to stop and wrote a checkpoint (EX_TEMPFAIL)."""
 POLL_STEPS = 10
 """Steps between looks for a file STOP."""
 

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from feature_repo.contract.errors import ConfigError, ShoprecError
 from trainer.config import choices, compose
 from trainer.distributed import set_up_logging
+from trainer.run_file import STOPPED
 from trainer.tuning.config import GROUP
 from trainer.tuning.experiment import METRICS, Experiment
 from trainer.tuning.lease import LeaseLost, file_time
@@ -30,8 +31,6 @@ from trainer.tuning.trial import TrialRun, as_kept, evaluations, result
 
 log = logging.getLogger(__name__)
 
-STOPPED = 75
-"""Exit code of a process that was asked to stop; as of ``python -m trainer``."""
 POLL_S = 0.5
 """Seconds between looks at a running trial."""
 USAGE = """\

@@ -24,7 +24,8 @@ from tests.trainer.shop import SMALL
 from trainer import config as trainer_config
 from trainer.config import CONF, compose
 from trainer.model_config import TwoTowerModelConfig
-from trainer.tune import STOPPED, StopRequest, main
+from trainer.run_file import STOPPED
+from trainer.tune import StopRequest, main
 from trainer.tuning.experiment import METRICS
 from trainer.tuning.report import Result
 from trainer.tuning.trial import evaluations, result, run_folder
