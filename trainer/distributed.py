@@ -61,12 +61,10 @@ class Process:
         return bool(self.max(int(flag)))
 
     def max(self, value: int) -> int:
-        """The largest ``value`` of all processes; a collective."""
+        """The largest ``value`` of all processes; a collective on the host."""
         if self.world_size == 1:
             return value
-        found = torch.tensor([value], device=self.device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX)
-        return int(found.item())
+        return max(int(found) for found in self._gathered(torch.tensor([value]), 1))
 
     def share_of(self, size: int) -> slice:
         """This process's part of ``size`` things in a row: parts differ by one at most."""
@@ -112,12 +110,8 @@ class Process:
         return set().union(*held)
 
     def mean(self, value: float) -> float:
-        """Mean of ``value`` over the processes; a collective."""
-        if self.world_size == 1:
-            return value
-        total = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return float(total.item()) / self.world_size
+        """Mean of ``value`` over the processes; a collective on the host."""
+        return self.total(value)[0] / self.world_size
 
     def share(self, values: dict[str, float]) -> dict[str, float]:
         """What the first process holds, on every process; a collective."""
