@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.scale import Config, run
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.tables import Tables
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_stopped_run_goes_on_exports_and_is_indexed(tmp_path: Path) -> None:

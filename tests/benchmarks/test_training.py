@@ -23,6 +23,8 @@ from trainer.sharding_config import ShardingConfig
 from trainer.step import StepInputs
 from trainer.two_tower import SERVICE, TwoTowerTask
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:

@@ -20,6 +20,8 @@ from tests.retrieval import shop
 from tests.trainer.shop import SMALL, fit_bundle
 from trainer.sets import TrainingSet
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 STEPS = 50
 
