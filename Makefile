@@ -88,7 +88,7 @@ feast: $(STAMP) ## run the Feast CLI: make feast ARGS="materialize START END"
 	@$(FEAST) $(ARGS)
 
 test: $(STAMP) ## run the tests [ARGS="-k NAME"]
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP) ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .
