@@ -16,19 +16,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks._command import run_command
 from benchmarks._report import save, table
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.encoding import Encoder
-from feature_repo.contract.errors import ArtifactError, ShoprecError
+from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from feature_repo.jobs.config import SyntheticSetConfig, load_config
@@ -243,31 +241,17 @@ def _exported(folder: Path) -> dict[str, float]:
     return {"tables_gb": size}
 
 
-def main(arguments: Sequence[str]) -> int:
+def report(config: Config) -> None:
     """Measure, print and write the result."""
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(HELP)
-        return 0
     set_up_logging()
     log.setLevel(logging.INFO)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.from_dotlist([*arguments]))
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, Config)
-        rows = run(config)
-    except OmegaConfBaseException as error:
-        sys.stderr.write(f"{str(error).splitlines()[0]}\n{HELP}")
-        return 2
-    except ShoprecError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    rows = run(config)
     memory = [row for row in rows if "private GB" in row]
     sys.stdout.write(table(memory) + "\n")
     for row in rows[len(memory) :]:
         sys.stdout.write(table([row]) + "\n")
     log.info("Written to %s.", save(config.name, asdict(config), rows))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:], Config, HELP, report))

@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
 from benchmarks._breakdown import breakdown
+from benchmarks._command import run_command
 from benchmarks._report import save, table
 from feature_repo.contract.dataset import Dataset, IdType
 from feature_repo.contract.encoding import Encoder
-from feature_repo.contract.errors import ConfigError, ShoprecError
+from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.vocabulary import Vocabulary
 from feature_repo.jobs.config import SyntheticSetConfig, load_config
@@ -419,31 +418,22 @@ def grow(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: Sequence[str]) -> int:
+def report(config: Config) -> None:
     """Measure, print the tables and write the result."""
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(HELP)
-        return 0
+    (rows, parts), grown = compare(config), grow(config)
+    for part in (rows, parts, grown):
+        sys.stdout.write((table(part) + "\n") if part else "")
+    log.info("Written to %s.", save(config.name, asdict(config), [*rows, *parts, *grown]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The benchmark, or one of its rows in a process of its own."""
     set_up_logging()
     log.setLevel(logging.INFO)
     if arguments[:1] == ["--row"]:
         sys.stdout.write(json.dumps(measure(Row(**json.loads(arguments[1])))) + "\n")
         return 0
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.from_dotlist([*arguments]))
-        config = OmegaConf.to_object(merged)
-        assert isinstance(config, Config)
-        (rows, parts), grown = compare(config), grow(config)
-    except OmegaConfBaseException as error:
-        sys.stderr.write(f"{str(error).splitlines()[0]}\n{HELP}")
-        return 2
-    except ShoprecError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    for part in (rows, parts, grown):
-        sys.stdout.write((table(part) + "\n") if part else "")
-    log.info("Written to %s.", save(config.name, asdict(config), [*rows, *parts, *grown]))
-    return 0
+    return run_command(arguments, Config, HELP, report)
 
 
 if __name__ == "__main__":
