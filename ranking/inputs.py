@@ -230,10 +230,13 @@ def columns_of(encoder: Encoder, sources: tuple[str, ...]) -> dict[Entity, tuple
 def side_inputs(side: Side, pooled: Mapping[str, Tensor], keys: Sequence[str]) -> SideInputs:
     """Tensors of users or items, with the pooled rows [B, D] of each of ``keys``."""
     codes = torch.from_numpy(side.columns.codes.astype(np.int64))
-    scores = torch.from_numpy(side.columns.scores)
-    beside = [torch.zeros((len(side), 0)), *(pooled[key] for key in keys)]
-    device = beside[-1].device
-    together = torch.cat([part.to(device) for part in beside], dim=1)
+    return beside(codes, torch.from_numpy(side.columns.scores), [pooled[key] for key in keys])
+
+
+def beside(codes: Tensor, scores: Tensor, pooled: Sequence[Tensor]) -> SideInputs:
+    """Tensors of users or items on the device of their pooled rows, laid side by side."""
+    device = pooled[0].device if pooled else codes.device
+    together = torch.cat([torch.zeros((len(codes), 0), device=device), *pooled], dim=1)
     return SideInputs(together, codes.to(device), scores.to(device))
 
 

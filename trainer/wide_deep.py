@@ -25,7 +25,7 @@ from feature_repo.contract.encoding import Bag, Encoded
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Entity
-from ranking.inputs import InputEncoder, Side
+from ranking.inputs import InputEncoder, Side, beside
 from ranking.metrics import ndcg_of_hits
 from ranking.scorer import KIND as RANKER
 from ranking.scorer import write_network
@@ -262,9 +262,7 @@ class WideDeepTask:
         self, pooled: dict[str, Tensor], inputs: StepInputs, entity: Entity, rows: slice
     ) -> SideInputs:
         codes, scores = (inputs.tensors[f"{entity.value}_{kind}"] for kind in ("codes", "scores"))
-        parts = [pooled[name][rows] for name in self.keys[entity]]
-        width = torch.zeros((len(codes), 0), device=codes.device)
-        return SideInputs(torch.cat([width, *parts], dim=1), codes, scores)
+        return beside(codes, scores, [pooled[name][rows] for name in self.keys[entity]])
 
     def _forget(self, items: Side, step: int) -> Side:
         """A share of the item ids replaced by "unknown", so that its row is trained."""

@@ -43,7 +43,9 @@ def draw_all(evaluation: Evaluation, folder: Path) -> list[Path]:
         ("segments.png", "NDCG@{k} by how often a user shopped before", _segments_panel),
     ]
     for name, heading, panel in plots:
-        _save(_figure(evaluation, heading.format(k=evaluation.k), title, panel), folder / name)
+        save_figure(
+            _figure(evaluation, heading.format(k=evaluation.k), title, panel), folder / name
+        )
     return [folder / name for name, _, _ in plots]
 
 
@@ -212,6 +214,7 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return [float(height) for height in spread]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot as PNG, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "shoprec"})

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
-from feature_repo.contract.artifacts import atomic_path
-from trainer.evaluation.plots import DPI, GRID, INK, SOFT, SYSTEM
+from trainer.evaluation.plots import DPI, GRID, INK, SOFT, SYSTEM, save_figure
 from trainer.tuning.report import Result
 
 PRUNED = "#98a1ad"
@@ -34,7 +33,7 @@ def draw_history(result: Result, path: Path) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.set_xlabel("trial", fontsize=9, color=SOFT)
     axis.legend(frameon=False, fontsize=9, labelcolor=SOFT, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_importances(importances: dict[str, float], result: Result, path: Path) -> None:
@@ -60,7 +59,7 @@ def draw_importances(importances: dict[str, float], result: Result, path: Path) 
     axis.set_xlim(0, max(shares) * 1.12 or 1.0)
     axis.grid(axis="x", color=GRID, linewidth=0.8)
     axis.set_xlabel("share of the importance (PED-ANOVA)", fontsize=9, color=SOFT)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _about(result: Result) -> str:
@@ -90,8 +89,3 @@ def _dots(axis: Axes, trials: Sequence[FrozenTrial], colour: str, label: str) ->
     places = [trial.number for trial in trials]
     values = [trial.value or 0.0 for trial in trials]
     axis.plot(places, values, "o", color=colour, markersize=6, label=label)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "shoprec"})
