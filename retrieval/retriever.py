@@ -16,22 +16,14 @@ import torch
 
 from feature_repo.contract.artifacts import read_manifest, read_table
 from feature_repo.contract.candidates import Candidates, TopK, merge
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.encoding import Encoder, query_times_s
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.state import Histories
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
-from retrieval.index import load_index
 from retrieval.inputs import encode_users
-from retrieval.sources import (
-    AnnSource,
-    BuyAgainSource,
-    NeighbourSource,
-    PopularSource,
-    Source,
-    Transform,
-    UserBatch,
-)
+from retrieval.sources import Source, UserBatch, load_source
 from retrieval.towers import TwoTower, pooled_inputs
 
 Floats = npt.NDArray[np.float32]
@@ -109,7 +101,9 @@ class Retriever:
         """What sources need to know of B users; see ``candidates`` for the arguments."""
         now = query_times_s(user_rows) if now_s is None else now_s
         histories = Histories.from_table(user_rows, self.items)
-        return UserBatch(histories, now, self.user_vectors(user_rows, now), excluded)
+        user_row = self.encoder.users.rows(column_of(user_rows, "user_id"))
+        vectors = self.user_vectors(user_rows, now)
+        return UserBatch(histories, now, vectors, excluded, user_row)
 
     def lists(self, users: UserBatch) -> dict[str, TopK]:
         """Source -> the best items of each user, by the bundle's quotas."""
@@ -132,26 +126,3 @@ class Retriever:
             BadInput: a feature's column is missing or of a wrong type, named.
         """
         return merge(self.lists(self.batch(user_rows, now_s, excluded)), excluded)
-
-
-def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
-    """Read one source of a bundle.
-
-    Raises:
-        ArtifactError: its files are missing or its kind is unknown.
-    """
-    new_only = bool(settings.get("new_only", False))
-    half_life = float(settings.get("half_life_days", 0.0))
-    where = folder / "sources" / name
-    match settings["kind"]:
-        case "ann":
-            return AnnSource(load_index(folder / "index.faiss"), new_only, name)
-        case "buy_again":
-            return BuyAgainSource(half_life, name)
-        case "popular":
-            return PopularSource.load(where, name, new_only)
-        case "neighbours":
-            transform = Transform(settings["transform"])
-            return NeighbourSource.load(where, name, transform, half_life, new_only)
-        case kind:
-            raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")

@@ -1,0 +1,36 @@
+"""Candidate sources: each names the best items of a user by one simple idea.
+
+A source is arrays and a rule; those that need fitting are fitted by the trainer and read here.
+"""
+
+from __future__ import annotations
+
+from retrieval.sources.ann import AnnSource
+from retrieval.sources.base import (
+    Source,
+    Transform,
+    UserBatch,
+    best,
+    padded,
+    stacked,
+    transformed,
+)
+from retrieval.sources.buy_again import BuyAgainSource
+from retrieval.sources.loading import load_source
+from retrieval.sources.neighbours import NeighbourSource
+from retrieval.sources.popular import PopularSource
+
+__all__ = [
+    "AnnSource",
+    "BuyAgainSource",
+    "NeighbourSource",
+    "PopularSource",
+    "Source",
+    "Transform",
+    "UserBatch",
+    "best",
+    "load_source",
+    "padded",
+    "stacked",
+    "transformed",
+]

@@ -1,0 +1,163 @@
+"""What a candidate source is, and what all of them use.
+
+Shapes: B users, K candidates, N items to be scored, R rows of the item vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.contract.artifacts import write_array
+from feature_repo.contract.candidates import TopK
+from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.state import Histories
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """What sources know of B users."""
+
+    histories: Histories
+    now_s: Ints
+    """[B] epoch seconds."""
+    vectors: Floats | None = None
+    """[B, V] of the user tower."""
+    excluded: list[Ints] | None = None
+    """Per user, item rows that are not wanted, beside the history."""
+    user_row: Ints | None = None
+    """[B] rows of the user vocabulary; 0 is a user that it does not know."""
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def known(self, user: int) -> Ints:
+        """Rows that a source of new items leaves out: the history and what is excluded."""
+        start, stop = self.histories.offsets[user], self.histories.offsets[user + 1]
+        mine = self.histories.item_row[start:stop]
+        return mine if self.excluded is None else np.concatenate([mine, self.excluded[user]])
+
+
+class Source(Protocol):
+    """One way to find candidates."""
+
+    @property
+    def name(self) -> str:
+        """Name in ``Candidates.sources``."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """``kind`` and settings: what ``load_source`` needs beside the files."""
+
+    def top(self, users: UserBatch, k: int) -> TopK:
+        """The best ``k`` items of each user, best first."""
+
+    def score(self, users: UserBatch, offsets: Ints, item_row: Ints) -> Floats:
+        """[N] scores of given items; NaN where the source says nothing of an item.
+
+        Args:
+            users: B users.
+            offsets: [B + 1]; user b's items are ``[offsets[b], offsets[b + 1])``.
+            item_row: [N] rows from 1.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write the source's files."""
+
+
+class Transform(StrEnum):
+    """What a decayed count of purchases is worth."""
+
+    BINARY = "binary"
+    LOG = "log"
+    """log(1 + w)"""
+    CLIPPED = "clipped"
+    """min(w, 1)"""
+
+
+_TRANSFORMS: dict[Transform, Callable[[Any], Any]] = {
+    Transform.BINARY: lambda weights: (weights > 0).astype(np.float32),
+    Transform.LOG: np.log1p,
+    Transform.CLIPPED: lambda weights: np.minimum(weights, 1.0),
+}
+
+
+def transformed(weights: Floats, transform: Transform) -> Floats:
+    """The worth of decayed counts, float32."""
+    return np.asarray(_TRANSFORMS[transform](weights), dtype=np.float32)
+
+
+def best(rows: Ints, scores: npt.NDArray[Any], k: int) -> tuple[Ints, Floats]:
+    """The ``k`` best of one user's items, best first; equal scores by the lowest row."""
+    if len(rows) > k:
+        kept = np.argpartition(-scores, k - 1)[:k]
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))
+    return rows[order].astype(np.int64), scores[order].astype(np.float32)
+
+
+def stacked(lists: list[tuple[Ints, Floats]], k: int) -> TopK:
+    """Lists of up to ``k`` items as one padded array."""
+    top = empty(len(lists), k)
+    for user, (rows, scores) in enumerate(lists):
+        top.item_row[user, : len(rows)] = rows
+        top.score[user, : len(rows)] = scores
+    return top
+
+
+def padded(rows: Ints, scores: Floats, k: int) -> TopK:
+    """Arrays of up to ``k`` columns as one of ``k``."""
+    top = empty(len(rows), k)
+    top.item_row[:, : rows.shape[1]] = rows
+    top.score[:, : rows.shape[1]] = scores
+    return top
+
+
+def where_in(wanted: Ints, rows: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Place of each wanted row among ``rows`` (rising, not empty), and whether it is there."""
+    place = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    return place, rows[place] == wanted
+
+
+def spans(offsets: Ints) -> Iterator[tuple[int, slice]]:
+    """User and part of a flat array, user by user."""
+    for user in range(len(offsets) - 1):
+        yield user, slice(int(offsets[user]), int(offsets[user + 1]))
+
+
+def empty(num_users: int, k: int) -> TopK:
+    """No candidate for anybody."""
+    return TopK(
+        np.zeros((num_users, k), dtype=np.int64),
+        np.full((num_users, k), np.nan, dtype=np.float32),
+    )
+
+
+def save_arrays(folder: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write arrays as ``<name>.npy``."""
+    for name, array in arrays.items():
+        write_array(folder / f"{name}.npy", array)
+
+
+def load_arrays(folder: Path, *names: str) -> dict[str, npt.NDArray[Any]]:
+    """Memory-map arrays that ``save_arrays`` wrote.
+
+    Raises:
+        ArtifactError: one is missing or truncated.
+    """
+    try:
+        return {
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            for name in names
+        }
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} lacks a whole table of its source: {error}") from error

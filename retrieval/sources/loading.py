@@ -1,0 +1,43 @@
+"""Reading the sources of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from feature_repo.contract.errors import ArtifactError
+from retrieval.index import load_index
+from retrieval.sources.ann import AnnSource
+from retrieval.sources.base import Source, Transform, load_arrays
+from retrieval.sources.buy_again import BuyAgainSource
+from retrieval.sources.neighbours import NeighbourSource
+from retrieval.sources.popular import PopularSource
+
+
+def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
+    """Read one source of a bundle.
+
+    Args:
+        folder: the bundle, with ``sources/<name>/`` and what its vectors need.
+        name: the source's.
+        settings: its ``about``.
+
+    Raises:
+        ArtifactError: its files are missing or its kind is unknown.
+    """
+    new_only = bool(settings.get("new_only", False))
+    half_life = float(settings.get("half_life_days", 0.0))
+    where = folder / "sources" / name
+    match settings["kind"]:
+        case "ann":
+            vectors = load_arrays(folder, "item_vectors")["item_vectors"]
+            return AnnSource(load_index(folder / "index.faiss"), vectors, new_only, name)
+        case "buy_again":
+            return BuyAgainSource(half_life, name)
+        case "popular":
+            return PopularSource.load(where, name, new_only)
+        case "neighbours":
+            transform = Transform(settings["transform"])
+            return NeighbourSource.load(where, name, transform, half_life, new_only)
+        case kind:
+            raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")
