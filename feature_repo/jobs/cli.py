@@ -11,9 +11,16 @@ from datetime import UTC, datetime
 
 from feature_repo.contract.errors import ShoprecError
 from feature_repo.jobs.clear_online import clear_online
-from feature_repo.jobs.config import JobConfig, SyntheticSetConfig, TrainingSetConfig, load_config
+from feature_repo.jobs.config import (
+    InteractionsConfig,
+    JobConfig,
+    SyntheticSetConfig,
+    TrainingSetConfig,
+    load_config,
+)
 from feature_repo.jobs.feast_repo import feast_environment
 from feature_repo.jobs.ingest import ingest
+from feature_repo.jobs.interactions import make_interactions
 from feature_repo.jobs.state import make_state
 from feature_repo.jobs.synthetic_set import make_synthetic_set
 from feature_repo.jobs.training_set import make_training_set
@@ -26,6 +33,8 @@ COMMANDS = {
     "kind=sessions|users cutoff=t0|t1|t2|t3|TIME [until=t1|...]",
     "synthetic-set": "training sets of a made-up shop, without its events, for tests of scale: "
     "data=synthetic data.num_users=N data.num_items=N sessions=N [history=50] [categories=true]",
+    "interactions": "training sets from a benchmark's id-only train and test files: "
+    "data=interactions data.name=NAME data.train=FILE data.test=FILE [data.format=triples]",
     "clear-online": "remove a data set's features from the online store",
     "feast-env": "print the variables that `feast -c feature_repo` needs for a data set",
 }
@@ -81,6 +90,8 @@ def _run(command: str, overrides: Sequence[str]) -> None:
             make_training_set(load_config(TrainingSetConfig, overrides))
         case "synthetic-set":
             make_synthetic_set(load_config(SyntheticSetConfig, overrides))
+        case "interactions":
+            make_interactions(load_config(InteractionsConfig, overrides))
         case "clear-online":
             clear_online(load_config(JobConfig, overrides).data.dataset())
         case _:

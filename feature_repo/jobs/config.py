@@ -30,6 +30,17 @@ class Source(Enum):
     complete_journey = "complete_journey"
     parquet = "parquet"
     synthetic = "synthetic"
+    interactions = "interactions"
+    """Id-only train and test files of a published benchmark: the job ``interactions``."""
+
+
+class InteractionFormat(Enum):
+    """Lines of a benchmark's files; values are separated by white space."""
+
+    lists = "lists"
+    """A user and all of the user's items."""
+    triples = "triples"
+    """A user, an item and a rating."""
 
 
 class ClockChoice(Enum):
@@ -116,6 +127,13 @@ class DataConfig:
     cancelled_prefix: str = "C"
     max_users: int | None = None
     """Keep about this many users, evenly spread over the sorted ids; null: all."""
+
+    train: str | None = None
+    """File that is learnt from (source=interactions)."""
+    test: str | None = None
+    """File that is judged on (source=interactions)."""
+    format: InteractionFormat = InteractionFormat.lists
+    """Of both files."""
 
     num_users: int = 10_000
     """Of a made-up shop (source=synthetic)."""
@@ -256,6 +274,30 @@ class SyntheticSetConfig(JobConfig):
                 raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")
         if self.history < 0:
             raise ConfigError(f"history must not be negative; got {self.history}.")
+
+
+@dataclass
+class InteractionsConfig(JobConfig):
+    """Settings of the job ``interactions``."""
+
+    validation: float = 0.1
+    """Share of each user's items of train that is held back to choose settings by."""
+    min_items: int = 5
+    """Users with fewer items of train keep them all."""
+    folds: int = 8
+    """Sessions that a user's items are cut into, at most one an item."""
+    group_rows: int = 16_384
+    """Rows of a row group."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("folds", "group_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")
+        if not 0 < self.validation <= 0.5:
+            raise ConfigError(f"validation must be in (0, 0.5]; got {self.validation}.")
+        if self.min_items < 2:
+            raise ConfigError(f"min_items must be at least 2; got {self.min_items}.")
 
 
 AnyConfig = TypeVar("AnyConfig", bound=JobConfig)

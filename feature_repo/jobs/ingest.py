@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.errors import ConfigError
 from feature_repo.jobs import (
     canonical,
     complete_journey,
@@ -33,8 +34,14 @@ def ingest(config: JobConfig, now: datetime) -> Dataset:
 
     Raises:
         BadInput: the files do not hold what the configuration says; the row is named.
+        ConfigError: the source's files hold ids alone, and another job reads them.
     """
     data = config.data
+    if data.source is Source.interactions:
+        raise ConfigError(
+            f"data={data.name} has ids alone, which the ingest does not read; run python -m "
+            "feature_repo.jobs interactions with the same settings."
+        )
     outputs = [data.folder / "canonical" / f"{table}.parquet" for table in OUTPUTS]
     stage = Stage("ingest", data.folder, source_files(config), data, outputs, CODE)
     dataset_json = data.folder / "dataset.json"
@@ -64,5 +71,5 @@ def source_files(config: JobConfig) -> list[Path]:
             return complete_journey.source_files()
         case Source.parquet:
             return parquet_shop.source_files(config.data)
-        case Source.synthetic:
+        case Source.synthetic | Source.interactions:
             return []
