@@ -35,8 +35,8 @@ from retrieval.index import Kind, build_index, save_index, search
 from trainer.config import RunConfig, compose
 from trainer.distributed import set_up_logging
 from trainer.runs import identity, run_name
-from trainer.sets import TrainingSet, fit_encoder
-from trainer.two_tower import FOLDER, SERVICE, VECTORS
+from trainer.sets import SERVICE, TrainingSet, fit_encoder
+from trainer.two_tower import FOLDER, VECTORS
 
 log = logging.getLogger("benchmarks.scale")
 

@@ -42,9 +42,9 @@ from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
 from trainer.prefetch import prefetched
 from trainer.runs import Run
-from trainer.sets import TrainingSet, fit_encoder
+from trainer.sets import SERVICE, TrainingSet, fit_encoder
 from trainer.step import StepInputs
-from trainer.two_tower import FOLDER, SERVICE, TwoTowerTask, judge
+from trainer.two_tower import FOLDER, TwoTowerTask, judge
 
 log = logging.getLogger("benchmarks.training")
 

@@ -8,10 +8,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from feature_repo.contract.errors import ShoprecError
-from trainer.config import RunConfig, choices, compose
+from trainer.config import MODELS, RunConfig, choices, compose
 from trainer.distributed import Process, process_group, set_up_logging
 from trainer.model_config import ModelConfig, TwoTowerModelConfig
 from trainer.run_file import STOPPED, tell_stopped
+from trainer.source_config import FittedModelConfig
 from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
@@ -54,7 +55,7 @@ def usage() -> str:
     experiments = ", ".join(choices("experiment"))
     lines = [USAGE.format(experiments=experiments, **groups)]
     lines += _settings(RunConfig, "", {"model", "data"})
-    for kind, model in (("two_tower", TwoTowerModelConfig), ("wide_deep", WideDeepModelConfig)):
+    for kind, model in MODELS.items():
         lines += ["", f"  With model={kind}:", *_settings(model, "model.", set())]
     return "\n".join(lines) + "\n"
 
@@ -121,6 +122,10 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
             from trainer import wide_deep
 
             return wide_deep.train(config, model, process)
+        case FittedModelConfig():
+            from trainer import fitted
+
+            return fitted.train(config, model, process)
         case _:
             raise TypeError(f"No model is trained from {type(model).__name__}.")
 

@@ -25,9 +25,24 @@ from feature_repo.contract.tables import TableForm
 from retrieval.index import Kind
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
 from trainer.sharding_config import ShardingConfig
+from trainer.source_config import EaseConfig, GroupConfig, KnnConfig, PopularConfig
 from trainer.wide_deep_config import WideDeepModelConfig
 
 CONF = REPOSITORY / "conf"
+MODELS: dict[str, type[ModelConfig]] = {
+    "two_tower": TwoTowerModelConfig,
+    "ease": EaseConfig,
+    "item_knn": KnnConfig,
+    "groups": GroupConfig,
+    "popular": PopularConfig,
+    "wide_deep": WideDeepModelConfig,
+}
+"""``model=NAME``, and the settings of it."""
+
+
+def name_of(model: ModelConfig) -> str:
+    """What ``model=`` calls it."""
+    return next(name for name, kind in MODELS.items() if kind is type(model))
 
 
 class Schedule(Enum):
@@ -216,7 +231,7 @@ def register() -> None:
     """Tell Hydra the types behind ``conf/``: YAML can set them, never invent."""
     store = ConfigStore.instance()
     store.store(name="run_schema", node=RunConfig, provider="trainer")
-    for name, node in (("two_tower", TwoTowerModelConfig), ("wide_deep", WideDeepModelConfig)):
+    for name, node in MODELS.items():
         store.store(group="model", name=f"{name}_schema", node=node, provider="trainer")
     store.store(group="optimizer", name="schema", node=OptimizerConfig, provider="trainer")
     store.store(group="trainer", name="schema", node=LoopConfig, provider="trainer")

@@ -24,7 +24,11 @@ from feature_repo.contract.vocabulary import Vocabulary
 
 Ints = npt.NDArray[np.int64]
 
+SERVICE = "retrieval_v1"
+"""Features of the candidate models."""
 TARGET = "target_item_id"
+SEEN = "seen_item_id"
+"""Everything that a user bought, where the rows have it."""
 QUANTILE_ROWS = 1_000_000
 """Rows that the quantiles of numeric features are found on, at most."""
 COUNTING_MEMORY = "2GB"
@@ -197,3 +201,9 @@ def target_counts(sessions: TrainingSet, items: Vocabulary) -> Ints:
         ids, _ = list_column(chunk, TARGET)
         counts += np.bincount(items.rows(ids), minlength=items.num_rows)
     return counts
+
+
+def judged_users(dataset: Dataset, cutoff: str) -> pa.Table:
+    """Users at the cut-off, and what they bought in the window after it."""
+    found = TrainingSet.open(dataset, "ranking_v1", "users", cutoff)
+    return pa.concat_tables(found.chunks(found.users.schema_arrow.names))

@@ -7,64 +7,15 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from retrieval.sources import Transform
 from trainer.config import DataChoice, IndexConfig
 from trainer.model_config import require
-
-
-@dataclass
-class EaseConfig:
-    """EASE: a linear model over the most bought items (Steck, 2019)."""
-
-    items: int = 6000
-    """Items with the most buyers that take part."""
-    l2: float = 100.0
-    neighbours: int = 200
-    """Largest weights, by absolute value, that are kept of an item."""
-    transform: Transform = Transform.CLIPPED
-
-    def __post_init__(self) -> None:
-        for name in ("items", "l2", "neighbours"):
-            value = getattr(self, name)
-            require(value > 0, f"sources.ease.{name} must be above zero; got {value}.")
-
-
-@dataclass
-class KnnConfig:
-    """Item-kNN: items with similar buyers, by cosine."""
-
-    neighbours: int = 100
-    shrink: float = 5.0
-    """Added to the product of norms, against similarities of few buyers."""
-    transform: Transform = Transform.LOG
-
-    def __post_init__(self) -> None:
-        require(
-            self.neighbours > 0,
-            f"sources.item_knn.neighbours must be above zero; got {self.neighbours}.",
-        )
-        require(
-            self.shrink >= 0, f"sources.item_knn.shrink must not be negative; got {self.shrink}."
-        )
-
-
-@dataclass
-class GroupConfig:
-    """The most bought items of the groups that a user buys from."""
-
-    groups: list[str] = field(default_factory=lambda: ["subcategory"])
-    """Item attributes that together make a group."""
-    neighbours: int = 60
-    """Items of a group that take part."""
-    days: int = 56
-    """Purchases of so many days before the cut-off count."""
-    transform: Transform = Transform.LOG
-
-    def __post_init__(self) -> None:
-        require(len(self.groups) > 0, "A source of groups needs at least one attribute.")
-        for name in ("neighbours", "days"):
-            value = getattr(self, name)
-            require(value > 0, f"A group source's {name} must be above zero; got {value}.")
+from trainer.source_config import (
+    EaseConfig,
+    FittedModelConfig,
+    GroupConfig,
+    KnnConfig,
+    PopularConfig,
+)
 
 
 def _quotas() -> dict[str, int]:
@@ -88,8 +39,10 @@ class SourceSettings:
     """Source -> most candidates that it names; 0 leaves the source out."""
     new_only: bool = True
     """Whether sources other than buy_again name only items outside of the user's history."""
-    popular_days: int = 28
-    """Days before the cut-off that popularity is counted over."""
+    popular: PopularConfig = field(default_factory=PopularConfig)
+    first_time_popular: PopularConfig = field(
+        default_factory=lambda: PopularConfig(first_time=True)
+    )
     ease: EaseConfig = field(default_factory=EaseConfig)
     item_knn: KnnConfig = field(default_factory=KnnConfig)
     category: GroupConfig = field(default_factory=GroupConfig)
@@ -103,10 +56,12 @@ class SourceSettings:
             all(k >= 0 for k in self.quotas.values()) and any(self.quotas.values()),
             f"sources.quotas must not be negative, and one above zero; got {self.quotas}.",
         )
-        require(
-            self.popular_days > 0,
-            f"sources.popular_days must be above zero; got {self.popular_days}.",
-        )
+
+    def fitted(self, name: str) -> FittedModelConfig:
+        """Settings of one of the sources that are fitted."""
+        found = getattr(self, name)
+        assert isinstance(found, FittedModelConfig)
+        return found
 
 
 @dataclass

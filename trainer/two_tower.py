@@ -43,7 +43,15 @@ from trainer.losses import sampled_softmax
 from trainer.model_config import TwoTowerModelConfig
 from trainer.randomness import Stream
 from trainer.runs import Run
-from trainer.sets import TARGET, TrainingSet, fit_encoder, target_counts
+from trainer.sets import (
+    SEEN,
+    SERVICE,
+    TARGET,
+    TrainingSet,
+    fit_encoder,
+    judged_users,
+    target_counts,
+)
 from trainer.sharding import Load
 from trainer.step import StepInputs
 
@@ -52,9 +60,6 @@ log = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-SERVICE = "retrieval_v1"
-SEEN = "seen_item_id"
-"""Everything that a user bought, where the rows have it."""
 FOLDER = "two_tower"
 """In the run's folder: encoder, tables, towers and item vectors."""
 VECTORS = "item_vectors.npy"
@@ -426,12 +431,6 @@ def kept_checkpoint(run: Path) -> Path:
     if found is None:
         raise ConfigError(f"warm_start={run} has no checkpoint; name the folder of a run.")
     return found
-
-
-def judged_users(dataset: Dataset, cutoff: str) -> pa.Table:
-    """Users at the cut-off, and what they bought in the window after it."""
-    found = TrainingSet.open(dataset, "ranking_v1", "users", cutoff)
-    return pa.concat_tables(found.chunks(found.users.schema_arrow.names))
 
 
 def _since_s(cutoff: datetime, max_age_days: int | None) -> int | None:

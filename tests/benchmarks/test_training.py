@@ -17,11 +17,11 @@ from trainer.embeddings import ShardedTables, TableConfig
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
 from trainer.runs import Run
-from trainer.sets import TrainingSet
+from trainer.sets import SERVICE, TrainingSet
 from trainer.sharding import Load
 from trainer.sharding_config import ShardingConfig
 from trainer.step import StepInputs
-from trainer.two_tower import SERVICE, TwoTowerTask
+from trainer.two_tower import TwoTowerTask
 
 pytestmark = pytest.mark.slow
 

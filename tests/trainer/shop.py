@@ -10,10 +10,10 @@ from trainer.config import RunConfig, compose
 from trainer.distributed import Device, Process, process_group
 from trainer.model_config import TwoTowerModelConfig
 from trainer.runs import Run
-from trainer.sets import TrainingSet
+from trainer.sets import SERVICE, TrainingSet
 from trainer.sources import compose_sources, make_bundle
 from trainer.sources_config import SourcesConfig
-from trainer.two_tower import SERVICE, TwoTowerTask, train
+from trainer.two_tower import TwoTowerTask, train
 
 SMALL = [
     "experiment=two_tower",

@@ -19,7 +19,8 @@ from retrieval.retriever import Retriever
 from retrieval.sources import PopularSource
 from tests.retrieval import shop
 from tests.trainer.shop import fit_bundle, run_config, sources_config
-from trainer.sources import compose_sources, events_before, group_codes, main, make_bundle
+from trainer.fitting import events_before, group_codes
+from trainer.sources import compose_sources, main, make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_a_run_of_another_cutoff_is_refused(bundle: Path, shop_dataset: Dataset)
     ("override", "said"),
     [
         ("sources.quotas.nearby=3", "nearby"),
-        ("sources.ease.l2=0", "sources.ease.l2 must be above zero; got 0"),
+        ("sources.ease.l2=0", "ease.l2 must be above zero; got 0"),
         ("sources.quotas.ann=-1", "must not be negative"),
         ("index=best", "index/best"),
     ],
