@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from feature_repo.contract.columns import column_of, list_column
+from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.errors import ConfigError
@@ -30,8 +30,6 @@ from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import TableForm, Tables
 from retrieval.inputs import encode_users
-from retrieval.metrics import recall_at_k
-from retrieval.sources import best, stacked
 from retrieval.towers import TowerConfig, TwoTower, TwoTowerConfig, pooled_inputs
 from trainer import checkpoints
 from trainer.config import RunConfig
@@ -42,11 +40,10 @@ from trainer.loop import Trainer
 from trainer.losses import sampled_softmax
 from trainer.model_config import TwoTowerModelConfig
 from trainer.randomness import Stream
+from trainer.ranks import judge_vectors
 from trainer.runs import Run
 from trainer.sets import (
-    SEEN,
     SERVICE,
-    TARGET,
     TrainingSet,
     fit_encoder,
     judged_users,
@@ -306,7 +303,7 @@ class TwoTowerTask:
         self.process.barrier()
 
     def evaluate(self) -> dict[str, float]:
-        """Recall at 200 among all items and among those new to the user, of the judged users."""
+        """Recall and NDCG of the judged users, among all items and those new to the user."""
         if self.judged is None:
             return {}
         folder = self.folder / "evaluation"
@@ -339,44 +336,32 @@ def write_item_vectors(
 
 
 def judge(folder: Path, judged: pa.Table, half_life_days: float, k: int = 200) -> dict[str, float]:
-    """Recall at ``k`` of an exported model: over all items, and over items new to the user.
+    """Recall and NDCG of an exported model, at 20 and ``k``: see ``trainer.ranks``.
 
     Args:
         folder: what ``TwoTowerTask.export`` wrote.
         judged: user rows with ``target_item_id``, what each user bought after.
         half_life_days: of the decayed counts.
-        k: length of the rankings.
+        k: length of the longer rankings.
     """
     encoder = Encoder.load(folder / "encoder")
-    towers = TwoTower.load(folder)
-    encoded = encode_users(encoder, judged, None, half_life_days)
-    inputs = pooled_inputs(encoded, Tables.load(folder / "tables"), towers.config.user.features)
-    with torch.inference_mode():
-        users = towers.user_vectors(*inputs).numpy()
+    users = user_vectors(folder, encoder, judged, half_life_days)
     vectors = np.load(folder / VECTORS, allow_pickle=False)
-    ids, offsets = list_column(judged, TARGET)
-    relevant = np.split(encoder.items.rows(ids), offsets[1:-1])
-    name = SEEN if SEEN in judged.column_names else "history_item_id"
-    ids, offsets = list_column(judged, name)
-    bought_before = np.split(encoder.items.rows(ids), offsets[1:-1])
-    every, fresh = rankings(users, vectors, bought_before, k)
-    new = [np.setdiff1d(rows, mine) for rows, mine in zip(relevant, bought_before, strict=True)]
-    return {
-        f"recall_all_{k}": float(np.nanmean(recall_at_k(every, relevant, k))),
-        f"recall_new_{k}": float(np.nanmean(recall_at_k(fresh, new, k))),
-    }
+    return judge_vectors(users, vectors, judged, encoder.items, (20, k))
 
 
-def rankings(users: Floats, items: Floats, known: list[Ints], k: int) -> tuple[Ints, Ints]:
-    """[B, k] best item rows of all, and of those that a user does not know."""
-    rows = np.arange(1, len(items), dtype=np.int64)
-    every, fresh = [], []
-    for user, vector in enumerate(users):
-        scores = items[1:] @ vector
-        every.append(best(rows, scores, k))
-        new = ~np.isin(rows, known[user])
-        fresh.append(best(rows[new], scores[new], k))
-    return stacked(every, k).item_row, stacked(fresh, k).item_row
+def user_vectors(
+    folder: Path, encoder: Encoder, rows: pa.Table, half_life_days: float, chunk: int = 16_384
+) -> Floats:
+    """[B, V] vectors of user rows, by an exported model, in parts."""
+    towers, tables = TwoTower.load(folder), Tables.load(folder / "tables")
+    found = [np.zeros((0, towers.config.user.dim), np.float32)]
+    for start in range(0, len(rows), chunk):
+        encoded = encode_users(encoder, rows.slice(start, chunk), None, half_life_days)
+        inputs = pooled_inputs(encoded, tables, towers.config.user.features)
+        with torch.inference_mode():
+            found.append(towers.user_vectors(*inputs).numpy())
+    return np.concatenate(found)
 
 
 def train(config: RunConfig, model: TwoTowerModelConfig, process: Process) -> Path:

@@ -22,7 +22,7 @@ from trainer.distributed import Process
 from trainer.embeddings import pooled_of, stack
 from trainer.loop import Trainer
 from trainer.model_config import TwoTowerModelConfig
-from trainer.two_tower import encode_items, judge, kept_checkpoint, rankings, train
+from trainer.two_tower import encode_items, judge, kept_checkpoint, train
 
 
 def test_candidates_weigh_by_their_true_probability(
@@ -174,12 +174,3 @@ def test_items_are_encoded_by_their_rows(
     assert found.dense[rows].tolist() == plain.dense.tolist()
     assert found.bags["item_id"].values.tolist() == list(range(encoder.items.num_rows))
     assert found.bags["category"].values[0] == 0
-
-
-def test_rankings_of_new_items_leave_out_the_known() -> None:
-    items = np.array([[9, 9], [1, 0], [0, 1], [0.8, 0.1]], dtype=np.float32)
-
-    every, fresh = rankings(np.array([[1, 0]], np.float32), items, [np.array([1])], 3)
-
-    assert every.tolist() == [[1, 3, 2]]
-    assert fresh.tolist() == [[3, 2, 0]]
