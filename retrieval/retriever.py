@@ -103,7 +103,7 @@ class Retriever:
         histories = Histories.from_table(user_rows, self.items)
         user_row = self.encoder.users.rows(column_of(user_rows, "user_id"))
         vectors = self.user_vectors(user_rows, now)
-        return UserBatch(histories, now, vectors, excluded, user_row)
+        return UserBatch(histories, now, vectors, excluded, user_row, user_rows)
 
     def lists(self, users: UserBatch) -> dict[str, TopK]:
         """Source -> the best items of each user, by the bundle's quotas."""

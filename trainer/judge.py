@@ -47,6 +47,7 @@ class Judged:
             query_times_s(rows),
             excluded=before,
             user_row=encoder.users.rows(column_of(rows, "user_id")),
+            features=rows,
         )
         new = [np.setdiff1d(bought, mine) for bought, mine in zip(later, before, strict=True)]
         return Judged(users, new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from retrieval.sources import Transform
 from trainer.model_config import ModelConfig, require
@@ -59,6 +60,17 @@ class GroupConfig(FittedModelConfig):
         require_positive("A group source's", neighbours=self.neighbours, days=self.days)
 
 
+class By(Enum):
+    """Whose list of popular items a user gets."""
+
+    overall = "overall"
+    """The same list for everybody."""
+    category = "category"
+    """The most bought items of the categories that the user buys from."""
+    segment = "segment"
+    """The list of the user's segment, drawn towards everybody's as its users are few."""
+
+
 @dataclass
 class PopularConfig(FittedModelConfig):
     """The items with the most buyers."""
@@ -67,9 +79,71 @@ class PopularConfig(FittedModelConfig):
     """Purchases of so many days before the cut-off count."""
     first_time: bool = False
     """Whether only a user's first purchase of an item counts."""
+    half_life_days: float | None = None
+    """Days after which a purchase counts half; null: all within ``days`` count alike."""
+    by: By = By.overall
+    category: str = "category"
+    """Item attribute that by=category groups by."""
+    segment: str = "segment"
+    """User attribute that by=segment groups by."""
+    items: int = 5000
+    """Items of a segment's list; by=category takes 60 of a category."""
 
     def __post_init__(self) -> None:
-        require_positive("popular", days=self.days)
+        require_positive("popular", days=self.days, items=self.items)
+        require(
+            self.half_life_days is None or self.half_life_days > 0,
+            f"popular.half_life_days must be above zero or null; got {self.half_life_days}.",
+        )
+        require(
+            self.by is not By.segment or not self.first_time,
+            "popular.by=segment counts all buyers; take by=overall with popular.first_time=true.",
+        )
+
+
+@dataclass
+class TrendingConfig(FittedModelConfig):
+    """The items that are bought more often than they were."""
+
+    days: int = 14
+    """The recent days."""
+    earlier_days: int = 84
+    """The days before them that they are compared with."""
+    shrink: float = 20.0
+    """Buyers that the data must outweigh before growth is believed."""
+
+    def __post_init__(self) -> None:
+        values = {"days": self.days, "earlier_days": self.earlier_days, "shrink": self.shrink}
+        require_positive("trending", **values)
+
+
+@dataclass
+class SimilarUsersConfig(FittedModelConfig):
+    """What similar users buy."""
+
+    neighbours: int = 200
+    """Most similar users that are asked."""
+    transform: Transform = Transform.LOG
+    rare: float = 0.3
+    """Items weigh as much as their number of buyers to the power of minus this."""
+    buyers: int = 20_000
+    """Most buyers of an item through whom users are found."""
+    exact_users: int = 1_000_000
+    """With more users than this, users are asked by clusters."""
+    clusters: int = 1000
+    nearest: int = 3
+    """Clusters that are asked."""
+    cluster_items: int = 1000
+    """Items of a cluster's list."""
+    dim: int = 64
+    """Width of the vectors that users are clustered by."""
+
+    def __post_init__(self) -> None:
+        counts = ("neighbours", "buyers", "clusters", "nearest", "cluster_items", "dim")
+        require_positive("similar_users", **{name: getattr(self, name) for name in counts})
+        for name in ("rare", "exact_users"):
+            value = getattr(self, name)
+            require(value >= 0, f"similar_users.{name} must not be negative; got {value}.")
 
 
 def require_positive(model: str, **values: float) -> None:
