@@ -284,8 +284,9 @@ class InteractionsConfig(JobConfig):
     """Share of each user's items of train that is held back to choose settings by."""
     min_items: int = 5
     """Users with fewer items of train keep them all."""
-    folds: int = 8
-    """Sessions that a user's items are cut into, at most one an item."""
+    folds: int = 1
+    """Sessions that a user's items are cut into, at most one an item, each with the other items
+    as its history; 1: one session whose history and targets are all of the items."""
     group_rows: int = 16_384
     """Rows of a row group."""
 

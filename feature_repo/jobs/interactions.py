@@ -5,8 +5,11 @@ day, the validation part on the second, test on the third. Cut-offs then mean wh
 elsewhere: t1 sees the first part of train and is judged on the validation part, t2 sees all of
 train and is judged on test.
 
-Sessions are made by folds. A user's items are cut into random folds, and each fold is bought in
-a session after all others: no history holds its own targets, and every item is a target once.
+Sessions have no times either. With ``folds=1`` a user is one session, whose history and whose
+targets are all of the user's items: the matrix of train is input and label, as in autoencoders,
+LightGCN and SimpleX. With more, a user's items are cut into random folds, and each fold is bought
+in a session after all others: no history holds its own targets. Either way every item is a target
+once.
 """
 
 from __future__ import annotations
@@ -330,17 +333,26 @@ def by_user(pairs: Interactions, seed: int) -> ByUser:
 
 
 def _sessions(users: ByUser, folds: int, group_rows: int, time: datetime) -> Iterator[pa.Table]:
-    """One row a user and fold: the items of the other folds, and those of this one."""
-    num_rows = np.minimum(users.counts, folds)
+    """One row a user and fold; see ``fold_rows``."""
+    num_rows = np.full(len(users), 1) if folds == 1 else np.minimum(users.counts, folds)
     for start, stop in parts(num_rows, group_rows):
-        yield fold_rows(users, num_rows, np.arange(start, stop), time)
+        yield fold_rows(users, num_rows, np.arange(start, stop), time, whole=folds == 1)
 
 
-def fold_rows(users: ByUser, num_folds: Ints, chosen: Ints, time: datetime) -> pa.Table:
-    """The sessions of some users.
+def fold_rows(
+    users: ByUser, num_folds: Ints, chosen: Ints, time: datetime, *, whole: bool = False
+) -> pa.Table:
+    """The sessions of some users: the items of the other folds, then those of the own one.
 
     Fold k of a user with n items is the items from ``k n / folds`` on, up to those of fold
     k + 1. A row goes round the user's items from the end of its fold: the others come first.
+
+    Args:
+        users: all users.
+        num_folds: [U] folds of each.
+        chosen: places of the users whose sessions are made.
+        time: of the sessions.
+        whole: whether the history is the items of all folds.
     """
     folds = num_folds[chosen]
     user = np.repeat(chosen, folds)
@@ -351,10 +363,12 @@ def fold_rows(users: ByUser, num_folds: Ints, chosen: Ints, time: datetime) -> p
     row = np.repeat(np.arange(len(user)), size)
     place = np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
     pair = users.offsets[user][row] + (stop[row] + place) % size[row]
-    is_history = place < (size - targets)[row]
+    others = size - targets
+    is_other = place < others[row]
     ids = users.pairs.user[users.offsets[user]]
-    history, bought = pair[is_history], pair[~is_history]
-    columns = _user_columns(ids, users.pairs.item[history], size - targets, time)
+    history, bought = pair if whole else pair[is_other], pair[~is_other]
+    lengths = size if whole else others
+    columns = _user_columns(ids, users.pairs.item[history], lengths, time)
     columns[TARGET] = _lists(users.pairs.item[bought], targets)
     if users.pairs.rating is not None:
         columns["target_rating"] = _lists(users.pairs.rating[bought], targets)

@@ -105,6 +105,18 @@ def test_every_item_is_a_target_once_and_never_in_its_own_history(tmp_path: Path
     assert len(rows) == 3 + 3 + 2 + 1
 
 
+def test_one_fold_makes_all_items_history_and_targets(tmp_path: Path) -> None:
+    rows = rows_of(made(tmp_path, "folds=1"), "sessions", "t2")
+
+    assert sorted(row["user_id"] for row in rows) == [1, 2, 3, 4]
+    for row in rows:
+        assert sorted(row["history_item_id"]) == sorted(row["target_item_id"])
+        assert len(row["history_weight"]) == len(row["target_item_id"])
+    assert sorted(rows[0]["target_item_id"]) == sorted(
+        int(item) for item in TRAIN.splitlines()[rows[0]["user_id"] - 1].split()[1:]
+    )
+
+
 @settings(max_examples=60, deadline=None)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), folds=st.integers(1, 10))
 def test_folds_are_of_nearly_one_size_whatever_a_user_has(counts: list[int], folds: int) -> None:
@@ -159,6 +171,7 @@ def test_ratings_of_triples_go_into_events_and_beside_their_targets(tmp_path: Pa
         item: item % 5 + 1 for item in range(6)
     }
     for row in rows_of(dataset, "sessions", "t2"):
+        assert len(row["target_item_id"]) == 6
         assert row["target_rating"] == [item % 5 + 1 for item in row["target_item_id"]]
 
 
