@@ -25,7 +25,15 @@ from feature_repo.contract.tables import TableForm
 from retrieval.index import Kind
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
 from trainer.sharding_config import ShardingConfig
-from trainer.source_config import EaseConfig, GroupConfig, KnnConfig, PopularConfig
+from trainer.source_config import (
+    ContentConfig,
+    EaseConfig,
+    GroupConfig,
+    KnnConfig,
+    PopularConfig,
+    SimilarUsersConfig,
+    TrendingConfig,
+)
 from trainer.wide_deep_config import WideDeepModelConfig
 
 CONF = REPOSITORY / "conf"
@@ -35,6 +43,9 @@ MODELS: dict[str, type[ModelConfig]] = {
     "item_knn": KnnConfig,
     "groups": GroupConfig,
     "popular": PopularConfig,
+    "trending": TrendingConfig,
+    "content": ContentConfig,
+    "similar_users": SimilarUsersConfig,
     "wide_deep": WideDeepModelConfig,
 }
 """``model=NAME``, and the settings of it."""

@@ -20,13 +20,27 @@ from feature_repo.contract.events import EventType
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.sources import NeighbourSource, PopularSource, Source
+from trainer.content import fit_content
 from trainer.neighbours import Purchases, fit_ease, fit_groups, fit_knn
+from trainer.popular import (
+    buyers_between,
+    buyers_by_segment,
+    decayed,
+    growth,
+    popular_source,
+    segment_source,
+)
+from trainer.similar_users import fit_similar_users
 from trainer.source_config import (
+    By,
+    ContentConfig,
     EaseConfig,
     FittedModelConfig,
     GroupConfig,
     KnnConfig,
     PopularConfig,
+    SimilarUsersConfig,
+    TrendingConfig,
 )
 
 Floats = npt.NDArray[np.float32]
@@ -73,6 +87,8 @@ class Fitting:
     vocabulary: Vocabulary
     """Of the items."""
     half_life_days: float
+    dataset: Dataset
+    cutoff: datetime
     new_only: bool = True
     """Whether the sources name only items outside of a user's history."""
 
@@ -104,13 +120,23 @@ class Fitting:
             items,
             vocabulary,
             dataset.half_life_days,
+            dataset,
+            cutoff,
             new_only,
         )
 
-    def buyers_within(self, days: int, ages: npt.NDArray[np.float64]) -> Floats:
-        """[R] users whose first or last purchase (by ``ages``) lies within some days."""
-        rows = self.purchases.item_row[ages <= days]
-        return np.bincount(rows, minlength=self.purchases.num_rows).astype(np.float32)
+    def buyers_within(
+        self,
+        days: int,
+        ages: npt.NDArray[np.float64],
+        half_life_days: float | None = None,
+    ) -> Floats:
+        """[R] users whose first or last purchase (by ``ages``) lies within some days, decayed."""
+        kept = ages <= days
+        weights = decayed(ages[kept], half_life_days)
+        rows = self.purchases.item_row[kept]
+        counted = np.bincount(rows, weights, minlength=self.purchases.num_rows)
+        return counted.astype(np.float32)
 
 
 def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source:
@@ -133,6 +159,13 @@ def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source
             return _neighbours(name, _groups(config, fitting), config, fitting)
         case PopularConfig():
             return _popular(name, config, fitting)
+        case TrendingConfig():
+            return _trending(name, config, fitting)
+        case SimilarUsersConfig():
+            purchases, half_life_days = fitting.purchases, fitting.half_life_days
+            return fit_similar_users(name, purchases, config, half_life_days, fitting.new_only)
+        case ContentConfig():
+            return _content(name, config, fitting)
         case _:
             raise TypeError(f"No source is fitted from {type(config).__name__}.")
 
@@ -152,12 +185,44 @@ def _groups(config: GroupConfig, fitting: Fitting) -> tuple[npt.NDArray[np.int32
     return fit_groups(codes, buyers, config.neighbours)
 
 
-def _popular(name: str, config: PopularConfig, fitting: Fitting) -> PopularSource:
+def _popular(name: str, config: PopularConfig, fitting: Fitting) -> Source:
+    if config.by is By.segment:
+        counted = buyers_by_segment(
+            fitting.dataset,
+            fitting.cutoff,
+            fitting.vocabulary,
+            config.segment,
+            config.days,
+            config.half_life_days,
+        )
+        return segment_source(name, config.segment, counted, config.items, fitting.new_only)
     ages = fitting.first_days if config.first_time else fitting.last_days
-    buyers = fitting.buyers_within(config.days, ages)
-    rows = np.argsort(-buyers, kind="stable")
-    rows = rows[buyers[rows] > 0]
-    return PopularSource(name, rows.astype(np.int64), buyers[rows], fitting.new_only)
+    buyers = fitting.buyers_within(config.days, ages, config.half_life_days)
+    if config.by is By.overall:
+        return popular_source(name, buyers, fitting.new_only)
+    groups = GroupConfig([config.category])
+    codes = group_codes(fitting.items, groups.groups, fitting.vocabulary)
+    return _neighbours(name, fit_groups(codes, buyers, groups.neighbours), groups, fitting)
+
+
+def _trending(name: str, config: TrendingConfig, fitting: Fitting) -> PopularSource:
+    spans = (config.days, 0), (config.days + config.earlier_days, config.days)
+    recent, earlier = (
+        buyers_between(fitting.dataset, fitting.cutoff, fitting.vocabulary, *span) for span in spans
+    )
+    return popular_source(name, growth(recent, earlier, config.shrink), fitting.new_only)
+
+
+def _content(name: str, config: ContentConfig, fitting: Fitting) -> Source:
+    return fit_content(
+        name,
+        fitting.purchases,
+        fitting.items,
+        fitting.vocabulary,
+        config,
+        fitting.half_life_days,
+        fitting.new_only,
+    )
 
 
 def group_codes(

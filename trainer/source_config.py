@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from retrieval.sources import Transform
 from trainer.model_config import ModelConfig, require
@@ -60,7 +60,7 @@ class GroupConfig(FittedModelConfig):
         require_positive("A group source's", neighbours=self.neighbours, days=self.days)
 
 
-class By(Enum):
+class By(StrEnum):
     """Whose list of popular items a user gets."""
 
     overall = "overall"
@@ -121,7 +121,7 @@ class TrendingConfig(FittedModelConfig):
 class SimilarUsersConfig(FittedModelConfig):
     """What similar users buy."""
 
-    neighbours: int = 200
+    neighbours: int = 100
     """Most similar users that are asked."""
     transform: Transform = Transform.LOG
     rare: float = 0.3
@@ -144,6 +144,53 @@ class SimilarUsersConfig(FittedModelConfig):
         for name in ("rare", "exact_users"):
             value = getattr(self, name)
             require(value >= 0, f"similar_users.{name} must not be negative; got {value}.")
+
+
+def _content_weights() -> dict[str, float]:
+    return {"title": 1.0, "subcategory": 1.0, "category": 0.5, "brand": 0.5, "brand_tier": 0.2}
+
+
+@dataclass
+class ContentConfig(FittedModelConfig):
+    """Items alike to those of the history by text and attributes, whether bought or not."""
+
+    weights: dict[str, float] = field(default_factory=_content_weights)
+    """Item columns that are read, and how much each counts."""
+    texts: list[str] = field(default_factory=lambda: ["title"])
+    """Those of them that are cut into words; of the others the whole value is one term."""
+    rare: float = 0.25
+    """Terms weigh as much as the purchases of items that have them to the power of minus this."""
+    min_items: int = 2
+    """Items that must have a term."""
+    dim: int = 128
+    """Width of the vectors that terms are projected to."""
+    vectors: str | None = None
+    """Vectors of a text or image encoder to take beside the terms: a list column of the items, or
+    a Parquet file of ``item_id`` and ``vector``; null: none."""
+    vectors_share: float = 0.5
+    """Share of them in the similarity."""
+    topics: int = 64
+    """Topics of users, found by NMF over groups of items; 0: none."""
+    topics_of: str = "subcategory"
+    """Item column that makes the groups."""
+    topics_share: float = 0.5
+    """Share of topics in the score, by its deviation over the items."""
+    transform: Transform = Transform.LOG
+
+    def __post_init__(self) -> None:
+        require_positive("content", dim=self.dim, min_items=self.min_items)
+        unread = sorted(set(self.texts) - set(self.weights))
+        require(not unread, f"content.texts names {unread}, which content.weights does not read.")
+        require(
+            len(self.weights) > 0 and all(weight > 0 for weight in self.weights.values()),
+            f"content.weights must name columns, each with a weight above zero; {self.weights}.",
+        )
+        for name in ("rare", "topics"):
+            value = getattr(self, name)
+            require(value >= 0, f"content.{name} must not be negative; got {value}.")
+        for name in ("vectors_share", "topics_share"):
+            value = getattr(self, name)
+            require(0 < value < 1, f"content.{name} must be between 0 and 1; got {value}.")
 
 
 def require_positive(model: str, **values: float) -> None:

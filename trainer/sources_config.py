@@ -10,11 +10,15 @@ from omegaconf import MISSING
 from trainer.config import DataChoice, IndexConfig
 from trainer.model_config import require
 from trainer.source_config import (
+    By,
+    ContentConfig,
     EaseConfig,
     FittedModelConfig,
     GroupConfig,
     KnnConfig,
     PopularConfig,
+    SimilarUsersConfig,
+    TrendingConfig,
 )
 
 
@@ -28,6 +32,10 @@ def _quotas() -> dict[str, int]:
         "first_time_popular": 50,
         "category": 70,
         "brand": 50,
+        "segment_popular": 0,
+        "trending": 0,
+        "content": 0,
+        "similar_users": 0,
     }
 
 
@@ -47,6 +55,10 @@ class SourceSettings:
     item_knn: KnnConfig = field(default_factory=KnnConfig)
     category: GroupConfig = field(default_factory=GroupConfig)
     brand: GroupConfig = field(default_factory=lambda: GroupConfig(groups=["category", "brand"]))
+    segment_popular: PopularConfig = field(default_factory=lambda: PopularConfig(by=By.segment))
+    trending: TrendingConfig = field(default_factory=TrendingConfig)
+    content: ContentConfig = field(default_factory=ContentConfig)
+    similar_users: SimilarUsersConfig = field(default_factory=SimilarUsersConfig)
 
     def __post_init__(self) -> None:
         known = _quotas()

@@ -16,18 +16,24 @@ from retrieval.sources.base import (
     transformed,
 )
 from retrieval.sources.buy_again import BuyAgainSource
+from retrieval.sources.content import ContentSource
 from retrieval.sources.loading import load_source
 from retrieval.sources.neighbours import NeighbourSource
-from retrieval.sources.popular import PopularSource
+from retrieval.sources.popular import PopularSource, SegmentPopularSource
+from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
 
 __all__ = [
     "AnnSource",
     "BuyAgainSource",
+    "ContentSource",
     "NeighbourSource",
     "PopularSource",
+    "SegmentPopularSource",
+    "SimilarUsersSource",
     "Source",
     "Transform",
     "UserBatch",
+    "UserClusterSource",
     "best",
     "load_source",
     "padded",

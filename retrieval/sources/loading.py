@@ -10,8 +10,10 @@ from retrieval.index import load_index
 from retrieval.sources.ann import AnnSource
 from retrieval.sources.base import Source, Transform, load_arrays
 from retrieval.sources.buy_again import BuyAgainSource
+from retrieval.sources.content import ContentSource
 from retrieval.sources.neighbours import NeighbourSource
-from retrieval.sources.popular import PopularSource
+from retrieval.sources.popular import PopularSource, SegmentPopularSource
+from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
 
 
 def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
@@ -36,6 +38,15 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
             return BuyAgainSource(half_life, name)
         case "popular":
             return PopularSource.load(where, name, new_only)
+        case "segment_popular":
+            segments = tuple(settings["segments"])
+            return SegmentPopularSource.load(where, name, settings["attribute"], segments, new_only)
+        case "content":
+            return ContentSource.load(where, name, settings)
+        case "similar_users":
+            return SimilarUsersSource.load(where, name, settings)
+        case "user_clusters":
+            return UserClusterSource.load(where, name, settings)
         case "neighbours":
             transform = Transform(settings["transform"])
             return NeighbourSource.load(where, name, transform, half_life, new_only)
