@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
-from retrieval.index import Kind
+from retrieval.index import IndexConfig
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
 from trainer.sharding_config import ShardingConfig
 from trainer.source_config import (
@@ -172,14 +172,6 @@ class LoopConfig:
             self.patience == 0 or self.select is not None,
             "trainer.patience needs trainer.select, the metric that is watched.",
         )
-
-
-@dataclass
-class IndexConfig:
-    """The index over the item vectors."""
-
-    kind: Kind = Kind.flat
-    """flat: exact; ivf_pq: compressed clusters, re-ranked; hnsw: a graph."""
 
 
 @dataclass

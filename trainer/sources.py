@@ -14,8 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from hydra.core.config_store import ConfigStore
 
 from feature_repo.contract.artifacts import (
@@ -27,20 +25,19 @@ from feature_repo.contract.artifacts import (
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
-from retrieval.index import build_index, save_index
+from retrieval.index import build_index
 from retrieval.retriever import KIND
 from retrieval.sources import BuyAgainSource, Source
 from retrieval.towers import TwoTower
 from trainer.config import compose_as, register
 from trainer.distributed import set_up_logging
 from trainer.fitting import Fitting, fit_source
+from trainer.index_users import vectors_of_users
 from trainer.sets import SERVICE, TrainingSet
 from trainer.sources_config import SourcesConfig, SourceSettings
-from trainer.two_tower import FOLDER
+from trainer.two_tower import FOLDER, VECTORS
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float32]
 
 USAGE = """\
 Fit the candidate sources before a cut-off, and write the retriever bundle of a two-tower run.
@@ -56,7 +53,8 @@ Some settings:
   sources.ease.l2=100
   sources.item_knn.neighbours=100
   sources.popular.days=28
-  index=flat                   flat, ivf_pq or hnsw
+  index=auto                   auto, flat, ivf_pq or hnsw
+  index.target_recall=0.95     of an approximate index, or it is refused
 
 The last line on stdout is the bundle's folder, RUN/retriever.
 """
@@ -81,25 +79,31 @@ def make_bundle(config: SourcesConfig) -> Path:
     cutoff = dataset.edge(config.cutoff)
     _require_fitting(run, dataset, cutoff)
     towers, encoder = run / FOLDER, Encoder.load(run / FOLDER / "encoder")
-    items = TrainingSet.open(dataset, SERVICE, "sessions", config.cutoff).items
+    sessions = TrainingSet.open(dataset, SERVICE, "sessions", config.cutoff)
+    items = sessions.items
     new_only = config.sources.new_only
     fitting = Fitting.before(dataset, cutoff, items, encoder.items, new_only)
     target = run / "retriever"
     with atomic_folder(target) as folder:
         shutil.copytree(towers, folder, dirs_exist_ok=True)
         about = _write_sources(fitting, config.sources, folder)
-        vectors = np.load(folder / "item_vectors.npy", allow_pickle=False)
-        save_index(build_index(vectors, config.index.kind), folder / "index.faiss")
+        index = build_index(
+            folder / VECTORS,
+            folder / "index",
+            config.index,
+            lambda: vectors_of_users(towers, sessions, dataset.half_life_days),
+            items=encoder.items,
+        )
         write_table(folder / "items.parquet", items)
         about |= {
             "dataset": dataset.name,
             "cutoff": cutoff.isoformat(),
             "num_items": len(encoder.items),
-            "dim": int(vectors.shape[1]),
+            "dim": index.dim,
             "similarity": TwoTower.load(folder).config.similarity,
             "fingerprint": encoder.schema.fingerprint,
             "half_life_days": dataset.half_life_days,
-            "index": config.index.kind.value,
+            "index": index.kind,
             "two_tower": run.name,
         }
         write_manifest(folder, KIND, about)

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from trainer.config import DataChoice, IndexConfig
+from retrieval.index import IndexConfig
+from trainer.config import DataChoice
 from trainer.model_config import require
 from trainer.source_config import (
     By,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.contract.candidates import TopK
-from retrieval.index import search
+from retrieval.index import ItemIndex
 from retrieval.sources.base import Floats, Ints, UserBatch, empty, padded, stacked
 
 
@@ -17,8 +17,7 @@ from retrieval.sources.base import Floats, Ints, UserBatch, empty, padded, stack
 class AnnSource:
     """The nearest items by inner product."""
 
-    index: Any
-    """FAISS, inner product."""
+    index: ItemIndex
     item_vectors: Floats
     """[R, V], may be memory-mapped; row 0 is the unknown item's."""
     new_only: bool = False
@@ -34,10 +33,10 @@ class AnnSource:
         if users.vectors is None:
             return empty(len(users), k)
         if not self.new_only:
-            return padded(*search(self.index, users.vectors, min(k, self.index.ntotal)), k)
+            return padded(*self.index.search(users.vectors, min(k, len(self.index))), k)
         known = [users.known(user) for user in range(len(users))]
         wanted = k + max((len(rows) for rows in known), default=0)
-        rows, scores = search(self.index, users.vectors, min(wanted, self.index.ntotal))
+        rows, scores = self.index.search(users.vectors, min(wanted, len(self.index)))
         lists = []
         for user, mine in enumerate(known):
             kept = np.flatnonzero(~np.isin(rows[user], mine) & (rows[user] > 0))[:k]

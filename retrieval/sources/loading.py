@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.contract.errors import ArtifactError
-from retrieval.index import load_index
+from retrieval.index import ItemIndex
 from retrieval.sources.ann import AnnSource
 from retrieval.sources.base import Source, Transform, load_arrays
 from retrieval.sources.buy_again import BuyAgainSource
@@ -33,7 +33,7 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
     match settings["kind"]:
         case "ann":
             vectors = load_arrays(folder, "item_vectors")["item_vectors"]
-            return AnnSource(load_index(folder / "index.faiss"), vectors, new_only, name)
+            return AnnSource(ItemIndex.load(folder / "index"), vectors, new_only, name)
         case "buy_again":
             return BuyAgainSource(half_life, name)
         case "popular":

@@ -10,7 +10,7 @@ import pytest
 
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.state import Histories
-from retrieval.index import build_index
+from retrieval.index import ItemIndex
 from retrieval.sources import (
     AnnSource,
     BuyAgainSource,
@@ -114,7 +114,7 @@ def test_an_unknown_item_of_a_history_has_no_neighbours() -> None:
 
 def test_ann_ranks_by_the_user_vector() -> None:
     items = np.array([[9, 9], [1, 0], [0, 1], [0.8, 0.1]], dtype=np.float32)
-    source = AnnSource(build_index(items), items)
+    source = AnnSource(ItemIndex.exact(items), items)
 
     top = source.top(users({}, {}, vectors=[[1, 0], [0, 1]]), 2)
 
@@ -124,7 +124,7 @@ def test_ann_ranks_by_the_user_vector() -> None:
 
 def test_ann_of_new_items_looks_past_the_history() -> None:
     items = np.array([[9, 9], [1, 0], [0, 1], [0.8, 0.1]], dtype=np.float32)
-    source = AnnSource(build_index(items), items, new_only=True)
+    source = AnnSource(ItemIndex.exact(items), items, new_only=True)
 
     top = source.top(users({1: (1.0, 0)}, vectors=[[1, 0]]), 2)
 
@@ -132,7 +132,7 @@ def test_ann_of_new_items_looks_past_the_history() -> None:
 
 
 def test_ann_has_nothing_to_say_without_vectors() -> None:
-    source = AnnSource(build_index(np.eye(3, dtype=np.float32)), np.eye(3, dtype=np.float32))
+    source = AnnSource(ItemIndex.exact(np.eye(3, dtype=np.float32)), np.eye(3, dtype=np.float32))
 
     assert source.top(users({}), 2).item_row.tolist() == [[0, 0]]
 
