@@ -10,6 +10,7 @@ from typing import Any
 from feature_repo.contract.errors import ShoprecError
 from trainer.config import MODELS, RunConfig, choices, compose
 from trainer.distributed import Process, process_group, set_up_logging
+from trainer.factor_config import LightGcnConfig, MfConfig
 from trainer.model_config import ModelConfig, TwoTowerModelConfig
 from trainer.run_file import STOPPED, tell_stopped
 from trainer.source_config import FittedModelConfig
@@ -122,6 +123,14 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
             from trainer import wide_deep
 
             return wide_deep.train(config, model, process)
+        case MfConfig():
+            from trainer import factors, mf
+
+            return factors.train(mf.MfTask, config, model, process)
+        case LightGcnConfig():
+            from trainer import factors, lightgcn
+
+            return factors.train(lightgcn.LightGcnTask, config, model, process)
         case FittedModelConfig():
             from trainer import fitted
 

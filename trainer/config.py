@@ -23,6 +23,7 @@ from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
 from retrieval.index import IndexConfig
+from trainer.factor_config import IalsConfig, LightGcnConfig, MfConfig
 from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
 from trainer.sharding_config import ShardingConfig
 from trainer.source_config import (
@@ -39,6 +40,9 @@ from trainer.wide_deep_config import WideDeepModelConfig
 CONF = REPOSITORY / "conf"
 MODELS: dict[str, type[ModelConfig]] = {
     "two_tower": TwoTowerModelConfig,
+    "mf": MfConfig,
+    "lightgcn": LightGcnConfig,
+    "ials": IalsConfig,
     "ease": EaseConfig,
     "item_knn": KnnConfig,
     "groups": GroupConfig,

@@ -21,7 +21,7 @@ from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.schema import Encoding, Entity
 from retrieval.inputs import HISTORY_TIME, HISTORY_WEIGHT, encode_users
 from trainer.distributed import Process
-from trainer.sets import TARGET, TrainingSet
+from trainer.sets import RATING, TARGET, TrainingSet
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +40,22 @@ class SessionBatch:
     """Place of the first session in the batch of all processes."""
     total: int = 0
     """Sessions in the batch of all processes."""
+    ratings: Floats | None = None
+    """Of the targets, where they are explicit."""
 
     def __len__(self) -> int:
         return len(self.users)
 
     def take(self, index: Ints) -> SessionBatch:
         """Some of the sessions."""
-        return SessionBatch(self.users.take(index), self.targets.take(index))
+        ratings = None
+        if self.ratings is not None:
+            ratings = Bag(self.targets.values, self.targets.offsets, self.ratings).take(index)
+        return SessionBatch(
+            self.users.take(index),
+            self.targets.take(index),
+            ratings=None if ratings is None else ratings.weights,
+        )
 
     @staticmethod
     def concat(parts: list[SessionBatch]) -> SessionBatch:
@@ -56,7 +65,12 @@ class SessionBatch:
         users = [part.users for part in parts]
         bags = {name: _joined([part.bags[name] for part in users]) for name in users[0].bags}
         dense = np.concatenate([part.dense for part in users])
-        return SessionBatch(Encoded(bags, dense), _joined([part.targets for part in parts]))
+        ratings = [part.ratings for part in parts if part.ratings is not None]
+        return SessionBatch(
+            Encoded(bags, dense),
+            _joined([part.targets for part in parts]),
+            ratings=np.concatenate(ratings) if ratings else None,
+        )
 
 
 class SessionReader:
@@ -79,6 +93,7 @@ class SessionReader:
         since_s: int | None = None,
         streams: int = 8,
         shuffle_rows: int = 262_144,
+        ratings: bool = False,
     ) -> None:
         """Look at the row groups' sizes.
 
@@ -93,6 +108,7 @@ class SessionReader:
             since_s: sessions before that time, in epoch seconds, are left out.
             streams: how many sequences the row groups form; at most one a row group.
             shuffle_rows: rows that are mixed with one another, over all streams.
+            ratings: whether to read the targets' ratings.
         """
         self.sessions = sessions
         self.encoder = encoder
@@ -100,6 +116,7 @@ class SessionReader:
         self.half_life_days = half_life_days
         self.seed = seed
         self.cache = cache
+        self.ratings = ratings
         self._chunks: dict[int, SessionBatch] = {}
         self._kept = None if since_s is None else _rows_since(sessions, since_s)
         self._sizes = (
@@ -180,19 +197,25 @@ class SessionReader:
         features = [f.name for f in schema.encoded(Entity.USER, *encodings)]
         if any(f.bag_weight for f in schema.encoded(Entity.USER, Encoding.BAG)):
             features += [HISTORY_WEIGHT, HISTORY_TIME]
+        if self.ratings:
+            features.append(RATING)
         return list(dict.fromkeys(["user_id", "event_timestamp", *features, TARGET]))
 
     def _encode(self, table: pa.Table) -> SessionBatch:
         users = encode_users(self.encoder, self._shortened(table), None, self.half_life_days)
         ids, offsets = list_column(table, TARGET)
         targets = Bag(self.encoder.items.rows(ids), offsets)
-        return SessionBatch(users, _known(targets, self._history(users)))
+        ratings = None
+        if self.ratings:
+            values = np.asarray(list_column(table, RATING)[0], dtype=np.float32)
+            ratings = values[targets.values > 0]
+        return SessionBatch(users, _known(targets, self._history(users)), ratings=ratings)
 
     def _shortened(self, table: pa.Table) -> pa.Table:
         """The rows with no more of each list than the encoder reads."""
         length = self.encoder.history_length
         for index, field in enumerate(table.schema):
-            if pa.types.is_list(field.type) and field.name != TARGET:
+            if pa.types.is_list(field.type) and field.name not in (TARGET, RATING):
                 lists = pc.list_slice(table.column(index), 0, length, return_fixed_size_list=False)
                 table = table.set_column(index, field.name, lists)
         return table

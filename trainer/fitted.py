@@ -49,7 +49,7 @@ def _fit(
     dataset, started = config.dataset(), time.monotonic()
     encoder = fit_encoder(sessions, dataset, min_buyers=1, history_length=dataset.history_items)
     cutoff = dataset.edge(config.cutoff)
-    fitting = Fitting.before(dataset, cutoff, sessions.items, encoder.items)
+    fitting = Fitting.before(dataset, cutoff, sessions.items, encoder)
     source = fit_source(name_of(model), model, fitting)
     seconds = time.monotonic() - started
     log.info("%s: fitted in %.1f s.", type(model).__name__, seconds)

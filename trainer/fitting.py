@@ -12,15 +12,19 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import scipy.sparse as sp
 
 from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.events import EventType
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary
-from retrieval.sources import NeighbourSource, PopularSource, Source
+from retrieval.sources import FactorSource, NeighbourSource, PopularSource, Source
 from trainer.content import fit_content
+from trainer.factor_config import IalsConfig
+from trainer.ials import fit_ials
 from trainer.neighbours import Purchases, fit_ease, fit_groups, fit_knn
 from trainer.popular import (
     buyers_between,
@@ -44,6 +48,7 @@ from trainer.source_config import (
 )
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 def events_before(dataset: Dataset, cutoff: datetime) -> pa.Table:
@@ -84,8 +89,12 @@ class Fitting:
     """[N] days since the last one."""
     items: pa.Table
     """``item_id`` and attributes."""
+    user_row: Ints
+    """[N] rows of the user vocabulary; 0 is a user that it does not know."""
     vocabulary: Vocabulary
     """Of the items."""
+    num_users: int
+    """Rows of the user vocabulary."""
     half_life_days: float
     dataset: Dataset
     cutoff: datetime
@@ -97,12 +106,12 @@ class Fitting:
         dataset: Dataset,
         cutoff: datetime,
         items: pa.Table,
-        vocabulary: Vocabulary,
+        encoder: Encoder,
         new_only: bool = True,
     ) -> Fitting:
         """The purchases of a data set before a cut-off."""
         events = events_before(dataset, cutoff)
-        rows = vocabulary.rows(events.column("item_id"))
+        rows = encoder.items.rows(events.column("item_id"))
         known = rows > 0
         users = np.asarray(column_of(events, "user_id").dictionary_encode().indices)
         purchases = Purchases(
@@ -110,7 +119,7 @@ class Fitting:
             rows[known],
             np.asarray(events.column("weight"), dtype=np.float32)[known],
             int(users.max(initial=-1)) + 1,
-            vocabulary.num_rows,
+            encoder.items.num_rows,
         )
         first, last = (np.asarray(events.column(f"{name}_days")) for name in ("first", "last"))
         return Fitting(
@@ -118,12 +127,21 @@ class Fitting:
             first[known],
             last[known],
             items,
-            vocabulary,
+            encoder.users.rows(events.column("user_id"))[known],
+            encoder.items,
+            encoder.users.num_rows,
             dataset.half_life_days,
             dataset,
             cutoff,
             new_only,
         )
+
+    def by_user(self) -> sp.csr_matrix:
+        """[U, R] decayed counts by rows of the vocabularies; unknown users are left out."""
+        known = self.user_row > 0
+        places = self.user_row[known], self.purchases.item_row[known]
+        shape = (self.num_users, self.vocabulary.num_rows)
+        return sp.csr_matrix((self.purchases.weight[known], places), shape=shape)
 
     def buyers_within(
         self,
@@ -166,6 +184,8 @@ def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source
             return fit_similar_users(name, purchases, config, half_life_days, fitting.new_only)
         case ContentConfig():
             return _content(name, config, fitting)
+        case IalsConfig():
+            return FactorSource(name, *fit_ials(fitting.by_user(), config), fitting.new_only)
         case _:
             raise TypeError(f"No source is fitted from {type(config).__name__}.")
 

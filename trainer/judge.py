@@ -55,7 +55,7 @@ class Judged:
 
 def histories_of(rows: pa.Table, encoder: Encoder) -> Histories:
     """The rows' histories; where they hold ids alone, each counts once and is as of now."""
-    if "history_weight" in rows.column_names:
+    if "history_gap_sq" in rows.column_names:
         return Histories.from_table(rows, encoder.items)
     ids, offsets = list_column(rows, "history_item_id")
     ones = np.ones(len(ids), dtype=np.float32)

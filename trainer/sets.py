@@ -27,6 +27,8 @@ Ints = npt.NDArray[np.int64]
 SERVICE = "retrieval_v1"
 """Features of the candidate models."""
 TARGET = "target_item_id"
+RATING = "target_rating"
+"""The ratings of the targets, where they are explicit."""
 SEEN = "seen_item_id"
 """Everything that a user bought, where the rows have it."""
 QUANTILE_ROWS = 1_000_000

@@ -82,7 +82,7 @@ def make_bundle(config: SourcesConfig) -> Path:
     sessions = TrainingSet.open(dataset, SERVICE, "sessions", config.cutoff)
     items = sessions.items
     new_only = config.sources.new_only
-    fitting = Fitting.before(dataset, cutoff, items, encoder.items, new_only)
+    fitting = Fitting.before(dataset, cutoff, items, encoder, new_only)
     target = run / "retriever"
     with atomic_folder(target) as folder:
         shutil.copytree(towers, folder, dirs_exist_ok=True)

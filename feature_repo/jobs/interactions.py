@@ -391,6 +391,8 @@ def _judged(
         history = users.pairs.item[own]
         columns = _user_columns(ids[start:stop], history, users.counts[start:stop], time)
         columns[TARGET] = _lists(later.item[theirs], counts[start:stop])
+        if later.rating is not None:
+            columns["target_rating"] = _lists(later.rating[theirs], counts[start:stop])
         yield pa.table(columns)
 
 

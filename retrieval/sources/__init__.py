@@ -17,6 +17,7 @@ from retrieval.sources.base import (
 )
 from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
+from retrieval.sources.factors import FactorSource
 from retrieval.sources.loading import load_source
 from retrieval.sources.neighbours import NeighbourSource
 from retrieval.sources.popular import PopularSource, SegmentPopularSource
@@ -26,6 +27,7 @@ __all__ = [
     "AnnSource",
     "BuyAgainSource",
     "ContentSource",
+    "FactorSource",
     "NeighbourSource",
     "PopularSource",
     "SegmentPopularSource",

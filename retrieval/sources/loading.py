@@ -11,6 +11,7 @@ from retrieval.sources.ann import AnnSource
 from retrieval.sources.base import Source, Transform, load_arrays
 from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
+from retrieval.sources.factors import FactorSource
 from retrieval.sources.neighbours import NeighbourSource
 from retrieval.sources.popular import PopularSource, SegmentPopularSource
 from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
@@ -50,5 +51,7 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
         case "neighbours":
             transform = Transform(settings["transform"])
             return NeighbourSource.load(where, name, transform, half_life, new_only)
+        case "factors":
+            return FactorSource.load(where, name, new_only)
         case kind:
             raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")
