@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ class Tower(nn.Module):
         y: Tensor = self.shortcut(x) + self.network(x)
         return y
 
+    def start_as_sum(self) -> None:
+        """Let the tower be the sum of those features that are as wide as its vectors.
+
+        Everything else begins at zero, as the last layer of a residual block (Goyal et al.,
+        "Accurate, Large Minibatch SGD", 2017): ids of users, histories and items then lie in one
+        space from the first step on, which random layers would have to learn.
+        """
+        last = self.network[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            for weight in (self.shortcut.weight, last.weight, last.bias):
+                weight.zero_()
+            for end, width in zip(accumulate(self.config.widths), self.config.widths, strict=True):
+                if width == self.config.dim:
+                    self.shortcut.weight[:, end - width : end].fill_diagonal_(1.0)
+
 
 class TwoTower(nn.Module):
     """User and item towers over the same space."""
@@ -93,6 +110,11 @@ class TwoTower(nn.Module):
     def item_vectors(self, pooled: Mapping[str, Tensor], dense_BF: Tensor) -> Tensor:
         """[B, V] float32; of length 1 where the model is normalised."""
         return self._finish(self.item(pooled, dense_BF))
+
+    def start_as_sum(self) -> None:
+        """See ``Tower.start_as_sum``."""
+        self.user.start_as_sum()
+        self.item.start_as_sum()
 
     def _finish(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=1) if self.config.normalize else vectors

@@ -156,6 +156,8 @@ class TwoTowerTask:
         )
         torch.manual_seed(config.seed)
         self.dense: TwoTower = TwoTower(self._towers()).to(process.device)
+        if model.start_as_sum:
+            self.dense.start_as_sum()
 
     def _load(self, config: RunConfig) -> Load:
         """What a step reads: sessions, then their targets and all negatives."""

@@ -69,3 +69,18 @@ def test_a_truncated_model_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ArtifactError, match="no whole two-tower model"):
         TwoTower.load(tmp_path)
+
+
+def test_a_tower_that_starts_as_a_sum_adds_the_features_of_its_own_width() -> None:
+    user = TowerConfig(["user_id", "age", "history"], [8, 4, 8], 2, [16], 8)
+    made = TwoTower(TwoTowerConfig(user, ITEM, normalize=False))
+    pooled, dense = inputs()
+    pooled["history"] = torch.randn(5, 8)
+
+    made.start_as_sum()
+
+    found = made.user_vectors(pooled, dense)
+    assert torch.equal(found, pooled["user_id"] + pooled["history"])
+    assert torch.equal(made.item_vectors(pooled, dense[:, :0]), pooled["item_id"])
+    found.square().sum().backward()
+    assert all(weight.grad is not None for weight in made.user.parameters())
