@@ -11,7 +11,7 @@ from feature_repo.contract.errors import ShoprecError
 from trainer.config import MODELS, RunConfig, choices, compose
 from trainer.distributed import Process, process_group, set_up_logging
 from trainer.factor_config import LightGcnConfig, MfConfig
-from trainer.model_config import ModelConfig, TwoTowerModelConfig
+from trainer.model_config import GraphSageModelConfig, ModelConfig, TwoTowerModelConfig
 from trainer.run_file import STOPPED, tell_stopped
 from trainer.source_config import FittedModelConfig
 from trainer.wide_deep_config import WideDeepModelConfig
@@ -115,6 +115,10 @@ def _tell_stopped(process: Process) -> None:
 
 def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
     match model:
+        case GraphSageModelConfig():
+            from trainer import graphsage, two_tower
+
+            return two_tower.train(config, model, process, graphsage.GraphSageTask)
         case TwoTowerModelConfig():
             from trainer import two_tower
 

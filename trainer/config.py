@@ -24,7 +24,12 @@ from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
 from retrieval.index import IndexConfig
 from trainer.factor_config import IalsConfig, LightGcnConfig, MfConfig
-from trainer.model_config import ModelConfig, TwoTowerModelConfig, require
+from trainer.model_config import (
+    GraphSageModelConfig,
+    ModelConfig,
+    TwoTowerModelConfig,
+    require,
+)
 from trainer.sharding_config import ShardingConfig
 from trainer.source_config import (
     ContentConfig,
@@ -40,6 +45,7 @@ from trainer.wide_deep_config import WideDeepModelConfig
 CONF = REPOSITORY / "conf"
 MODELS: dict[str, type[ModelConfig]] = {
     "two_tower": TwoTowerModelConfig,
+    "graphsage": GraphSageModelConfig,
     "mf": MfConfig,
     "lightgcn": LightGcnConfig,
     "ials": IalsConfig,

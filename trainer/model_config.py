@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from feature_repo.contract.errors import ConfigError
+from retrieval.sources import Transform
 
 
 @dataclass
@@ -90,3 +91,31 @@ class TwoTowerModelConfig(ModelConfig):
             all(width > 0 for width in self.hidden),
             f"model.hidden must hold widths above zero; got {self.hidden}.",
         )
+
+
+@dataclass
+class ItemGraphConfig:
+    """The graph of items that GraphSAGE reads: item-kNN over all purchases."""
+
+    neighbours: int = 30
+    """Of an item, at most."""
+    sampled: int = 10
+    """Neighbours that a step draws of those; vectors are exported with all."""
+    shrink: float = 5.0
+    """Added to the product of norms, against similarities of few buyers."""
+    transform: Transform = Transform.LOG
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.sampled <= self.neighbours,
+            f"model.graph.sampled must be in 1..{self.neighbours}, the neighbours; "
+            f"got {self.sampled}.",
+        )
+        require(self.shrink >= 0, f"model.graph.shrink must not be negative; got {self.shrink}.")
+
+
+@dataclass
+class GraphSageModelConfig(TwoTowerModelConfig):
+    """GraphSAGE: items from their neighbours, users from the items of their histories."""
+
+    graph: ItemGraphConfig = field(default_factory=ItemGraphConfig)

@@ -13,3 +13,4 @@ class Stream(IntEnum):
     NEGATIVES = 3
     LAYERS = 4
     TABLES = 5
+    NEIGHBOURS = 6

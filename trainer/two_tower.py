@@ -152,12 +152,17 @@ class TwoTowerTask:
             self._load(config),
             seed=config.seed,
             eps=config.optimizer.table_eps,
-            weighted=any(f.bag_weight for f in self.encoder.schema.features),
+            weighted=self._weighted,
         )
         torch.manual_seed(config.seed)
         self.dense: TwoTower = TwoTower(self._towers()).to(process.device)
         if model.start_as_sum:
             self.dense.start_as_sum()
+
+    @property
+    def _weighted(self) -> bool:
+        """Whether the rows of any bag have weights."""
+        return any(f.bag_weight for f in self.encoder.schema.features)
 
     def _load(self, config: RunConfig) -> Load:
         """What a step reads: sessions, then their targets and all negatives."""
@@ -176,16 +181,21 @@ class TwoTowerTask:
             self.encoder.tables(), ids, self.model.feature_dim, config.optimizer
         )
 
+    def _features(self, entity: Entity) -> list[str]:
+        """What a tower reads, in the order of concatenation."""
+        return list(self.encoder.keys(entity))
+
+    def _widths(self) -> dict[str, int]:
+        """Width of each feature's pooled vectors."""
+        tables = self.tables.tables.values()
+        return {feature: table.dim for table in tables for feature in table.features}
+
     def _towers(self) -> TwoTowerConfig:
-        widths = {
-            feature: table.dim
-            for table in self.tables.tables.values()
-            for feature in table.features
-        }
+        widths = self._widths()
         user, item = (
             TowerConfig(
-                list(self.encoder.keys(entity)),
-                [widths[name] for name in self.encoder.keys(entity)],
+                self._features(entity),
+                [widths[name] for name in self._features(entity)],
                 len(self.encoder.dense_names(entity)),
                 self.model.hidden,
                 self.model.dim,
@@ -366,7 +376,12 @@ def user_vectors(
     return np.concatenate(found)
 
 
-def train(config: RunConfig, model: TwoTowerModelConfig, process: Process) -> Path:
+def train(
+    config: RunConfig,
+    model: TwoTowerModelConfig,
+    process: Process,
+    kind: type[TwoTowerTask] = TwoTowerTask,
+) -> Path:
     """Train, export, and return the run's folder; a finished run is not trained again."""
     dataset = config.dataset()
     sessions = TrainingSet.open(dataset, SERVICE, "sessions", config.cutoff)
@@ -375,7 +390,7 @@ def train(config: RunConfig, model: TwoTowerModelConfig, process: Process) -> Pa
     if run.result is not None:
         log.info("%s is finished already: %s", run.folder, run.result)
         return run.folder
-    task = TwoTowerTask(config, model, dataset, sessions, process, run.folder, judged)
+    task = kind(config, model, dataset, sessions, process, run.folder, judged)
     before = None if config.warm_start is None else kept_checkpoint(Path(config.warm_start))
     loop = Trainer(task, run, config.trainer, config.optimizer, process, warm_start=before)
     metrics = loop.train()
