@@ -15,19 +15,30 @@ from trainer.fitted import load_fitted
 from trainer.judge import Judged
 from trainer.sets import judged_users
 
+MODELS = [
+    ["ease"],
+    ["item_knn"],
+    ["groups", "model.groups=[category]"],
+    ["popular"],
+    ["popular", "model.half_life_days=7"],
+    ["popular", "model.by=category"],
+    ["trending", "model.days=10", "model.earlier_days=20"],
+    ["similar_users"],
+    ["similar_users", "model.exact_users=0", "model.clusters=2"],
+    ["content", "model.topics_of=category", "model.topics=1", "~model.weights.brand_tier"],
+]
+
 
 def overrides(model: str, dataset: Dataset, runs: Path) -> list[str]:
     chosen = [f"model={model}", "cutoff=t1", "validate=true"]
     return [*chosen, "sharding.device=cpu", *shop.overrides(dataset, runs)]
 
 
-@pytest.mark.parametrize("model", ["ease", "item_knn", "popular", "groups"])
+@pytest.mark.parametrize("settings", MODELS)
 def test_a_fitted_model_is_written_judged_and_read_back(
-    model: str, shop_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], shop_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    groups = ["model.groups=[category]"] if model == "groups" else []
-
-    assert main([*overrides(model, shop_dataset, tmp_path), *groups]) == 0
+    assert main([*overrides(settings[0], shop_dataset, tmp_path), *settings[1:]]) == 0
 
     run = Path(capsys.readouterr().out.strip())
     result = read_json(run / "result.json")
@@ -39,12 +50,11 @@ def test_a_fitted_model_is_written_judged_and_read_back(
         assert not set(rows[rows > 0]) & set(judged.users.known(user))
 
 
-@pytest.mark.parametrize("model", ["ease", "item_knn", "popular", "groups"])
+@pytest.mark.parametrize("settings", MODELS)
 def test_given_items_are_scored_as_in_the_lists(
-    model: str, shop_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: list[str], shop_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    groups = ["model.groups=[category]"] if model == "groups" else []
-    main([*overrides(model, shop_dataset, tmp_path), *groups])
+    main([*overrides(settings[0], shop_dataset, tmp_path), *settings[1:]])
     source, encoder = load_fitted(Path(capsys.readouterr().out.strip()))
     judged = Judged.of(judged_users(shop_dataset, "t1"), encoder)
     top = source.top(judged.users, 5)
