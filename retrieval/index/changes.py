@@ -74,7 +74,6 @@ class ChangeLog:
         """Release the file."""
         os.close(self._file)
 
-    @property
     def is_behind(self) -> bool:
         """Whether there may be records that were not read yet."""
         return os.fstat(self._file).st_size > self._offset

@@ -198,7 +198,7 @@ class ItemIndex:
         return np.concatenate([rows for rows, _ in found]), np.concatenate([s for _, s in found])
 
     def _seen(self) -> _View:
-        if self._changes is not None and self._changes.is_behind:
+        if self._changes is not None and self._changes.is_behind():
             self._catch_up()
         return self._view
 
