@@ -21,12 +21,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.randomness import key, uniform
-from feature_repo.contract.schema import Encoding, Entity
+from feature_repo.contract.schema import Encoding, Entity, Schema
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import TableForm, Tables
 from retrieval.inputs import encode_users
@@ -78,27 +79,55 @@ class Catalogue:
         counts = target_counts(sessions, encoder.items).astype(np.float64)
         counts[0] = 0.0
         total = counts.sum()
-        items = sessions.item_rows(encoder.schema)
+        items = item_rows(sessions, encoder.schema)
         return Catalogue(encode_items(encoder, items), counts / max(total, 1.0), int(total))
 
 
+def item_rows(sessions: TrainingSet, schema: Schema) -> pa.Table:
+    """The items of a set with the columns that the item tower reads."""
+    encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
+    features = schema.encoded(Entity.ITEM, *encodings)
+    weights = [feature.bag_weight for feature in features if feature.bag_weight is not None]
+    names = ["item_id", "event_timestamp", *(feature.name for feature in features), *weights]
+    return read_table(sessions.folder / "items.parquet", names)
+
+
 def encode_items(encoder: Encoder, items: pa.Table) -> Encoded:
-    """Item inputs by item row; items that the vocabulary lacks are left out."""
+    """Item inputs by item row; items that the vocabulary lacks are left out.
+
+    An item row without an item has the missing value of every feature: row 0, or an empty bag.
+    """
     rows = encoder.items.rows(column_of(items, "item_id"))
     encoded = encoder.encode(items, Entity.ITEM)
     place = np.full(encoder.items.num_rows, -1, dtype=np.int64)
     place[rows] = np.arange(len(rows))
     place[0] = -1
-    known = place >= 0
-    bags = {}
-    for name, bag in encoded.bags.items():
-        values = np.zeros(encoder.items.num_rows, dtype=np.int64)
-        values[known] = bag.values[place[known]]
-        bags[name] = Bag.single(values)
+    lists = {feature.name for feature in encoder.schema.encoded(Entity.ITEM, Encoding.BAG)}
+    bags = {
+        name: _placed(bag, place) if name in lists else _placed_rows(bag, place)
+        for name, bag in encoded.bags.items()
+    }
     bags["item_id"] = Bag.single(np.arange(encoder.items.num_rows, dtype=np.int64))
     dense = np.zeros((encoder.items.num_rows, encoded.dense.shape[1]), dtype=np.float32)
-    dense[known] = encoded.dense[place[known]]
+    dense[place >= 0] = encoded.dense[place[place >= 0]]
     return Encoded(bags, dense)
+
+
+def _placed_rows(bag: Bag, place: Ints) -> Bag:
+    """The single rows of a bag by place; 0 where that is -1."""
+    values = np.zeros(len(place), dtype=np.int64)
+    values[place >= 0] = bag.values[place[place >= 0]]
+    return Bag.single(values)
+
+
+def _placed(bag: Bag, place: Ints) -> Bag:
+    """The bags by place; empty where that is -1."""
+    taken = bag.take(place[place >= 0])
+    lengths = np.zeros(len(place), dtype=np.int64)
+    lengths[place >= 0] = np.diff(taken.offsets)
+    return Bag(
+        taken.values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), taken.weights
+    )
 
 
 class TwoTowerTask:
@@ -173,6 +202,9 @@ class TwoTowerTask:
         bags = self.encoder.schema.encoded(Entity.USER, Encoding.BAG)
         share = size / examples
         lengths = {bag.name: self.model.history_length * share for bag in bags}
+        for feature in self.encoder.schema.encoded(Entity.ITEM, Encoding.BAG):
+            offsets = self.catalogue.encoded.bags[feature.name].offsets
+            lengths[feature.name] = float(offsets[-1]) / (len(offsets) - 1) * (1 - share)
         return Load(self.process.largest_share(examples), lengths)
 
     def _table_configs(self, config: RunConfig) -> tuple[TableConfig, ...]:

@@ -287,11 +287,15 @@ class InteractionsConfig(JobConfig):
     folds: int = 1
     """Sessions that a user's items are cut into, at most one an item, each with the other items
     as its history; 1: one session whose history and targets are all of the items."""
+    neighbours: int = 20
+    """Items bought by the same users that are a feature of each item; 0: there is none."""
     group_rows: int = 16_384
     """Rows of a row group."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.neighbours < 0:
+            raise ConfigError(f"neighbours must not be negative; got {self.neighbours}.")
         for name in ("folds", "group_rows"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")

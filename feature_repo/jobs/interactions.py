@@ -34,8 +34,10 @@ from feature_repo.contract.dataset import Clock, Dataset, IdType
 from feature_repo.contract.errors import BadInput, ConfigError
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
+from feature_repo.jobs import co_bought as co_bought_items
 from feature_repo.jobs import interaction_files
 from feature_repo.jobs.canonical import ITEM_ATTRIBUTES, PURCHASE, USER_ATTRIBUTES
+from feature_repo.jobs.co_bought import co_bought
 from feature_repo.jobs.config import DataConfig, InteractionsConfig, Source
 from feature_repo.jobs.interaction_files import Interactions, read_interactions
 from feature_repo.jobs.stage import Stage
@@ -84,7 +86,7 @@ def make_interactions(config: InteractionsConfig) -> Dataset:
     }
     outputs = [dataset.canonical / f"{table}.parquet" for table in ("events", "users", "items")]
     outputs += [folder / name for folder in sets.values() for name in FILES]
-    code = (interaction_files, sys.modules[__name__])
+    code = (co_bought_items, interaction_files, sys.modules[__name__])
     stage = Stage("interactions", dataset.root, (train, test), config, outputs, code)
     if not config.force and (dataset.root / "dataset.json").is_file() and stage.is_current():
         return config.data.dataset()
@@ -259,19 +261,16 @@ def _write_set(
     before = splits.before(edge)
     users = by_user(before, config.data.seed)
     service, _, _ = folder.name.split("-")
-    schema = Schema(service, (_HISTORY_FEATURE,))
+    schema = Schema(service, FEATURES if config.neighbours else FEATURES[:1])
     time = dataset.edges[edge] - timedelta(microseconds=1)
     if kind == "sessions":
         tables = _sessions(users, config.folds, config.group_rows, time)
     else:
         tables = _judged(users, splits.days[edge], config.group_rows, time)
-    items = np.unique(before.item)
+    items = _items(before, config.neighbours, time)
     with atomic_folder(folder) as temporary:
         rows = _write_stream(temporary / "users.parquet", tables, len(users), folder.name)
-        write_table(
-            temporary / "items.parquet",
-            pa.table({"item_id": items, "event_timestamp": _times(time, len(items))}),
-        )
+        write_table(temporary / "items.parquet", items)
         schema.save(temporary / "schema.json")
         about = {
             "format": 1,
@@ -288,19 +287,43 @@ def _write_set(
     log.info("%s: %d rows, %d items.", folder, rows, len(items))
 
 
-_HISTORY_FEATURE = Feature(
-    HISTORY,
-    Entity.USER,
-    "user_history",
-    "Array(Int64)",
-    Encoding.BAG,
-    bag_of="item_id",
-    bag_weight="history_weight",
+FEATURES = (
+    Feature(
+        HISTORY,
+        Entity.USER,
+        "user_history",
+        "Array(Int64)",
+        Encoding.BAG,
+        bag_of="item_id",
+        bag_weight="history_weight",
+    ),
+    Feature(
+        "co_bought_item_id",
+        Entity.ITEM,
+        "item_neighbours",
+        "Array(Int64)",
+        Encoding.BAG,
+        bag_of="item_id",
+        bag_weight="co_bought_weight",
+    ),
 )
+"""Of a set; the second where neighbours are asked for."""
+
+
+def _items(before: Interactions, neighbours: int, time: datetime) -> pa.Table:
+    """The items before a cut-off and, if asked for, those bought by the same users."""
+    users, user = np.unique(before.user, return_inverse=True)
+    items, item = np.unique(before.item, return_inverse=True)
+    columns = {"item_id": pa.array(items), "event_timestamp": _times(time, len(items))}
+    if neighbours:
+        codes, weights, offsets = co_bought(user, item, len(users), len(items), neighbours)
+        columns["co_bought_item_id"] = _lists(items[codes], np.diff(offsets))
+        columns["co_bought_weight"] = _lists(weights, np.diff(offsets))
+    return pa.table(columns)
 
 
 def _settings(config: InteractionsConfig) -> dict[str, Any]:
-    names = ("validation", "min_items", "folds", "group_rows")
+    names = ("validation", "min_items", "folds", "neighbours", "group_rows")
     return {"seed": config.data.seed, **{name: getattr(config, name) for name in names}}
 
 

@@ -105,6 +105,22 @@ def test_every_item_is_a_target_once_and_never_in_its_own_history(tmp_path: Path
     assert len(rows) == 3 + 3 + 2 + 1
 
 
+def test_items_carry_the_items_of_the_same_buyers_before_the_cut_off(tmp_path: Path) -> None:
+    dataset = made(tmp_path, "neighbours=3")
+
+    found = TrainingSet.open(dataset, "retrieval_v1", "sessions", "t2").items.to_pylist()
+    near = {row["item_id"]: row["co_bought_item_id"] for row in found}
+    assert near[30] == []
+    assert near[11]
+    assert set(near[11]) <= {10, *range(12, 21)}
+    assert all(
+        sum(row["co_bought_weight"]) == pytest.approx(1) for row in found if near[row["item_id"]]
+    )
+    without = TrainingSet.open(made(tmp_path, "neighbours=0"), "retrieval_v1", "sessions", "t2")
+    assert without.items.column_names == ["item_id", "event_timestamp"]
+    assert [feature.name for feature in without.schema.features] == ["history_item_id"]
+
+
 def test_one_fold_makes_all_items_history_and_targets(tmp_path: Path) -> None:
     rows = rows_of(made(tmp_path, "folds=1"), "sessions", "t2")
 
