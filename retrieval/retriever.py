@@ -23,7 +23,7 @@ from feature_repo.contract.state import Histories
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.inputs import encode_users
-from retrieval.sources import Source, UserBatch, load_source
+from retrieval.sources import Source, UserBatch, load_sources
 from retrieval.towers import TwoTower, pooled_inputs
 
 Floats = npt.NDArray[np.float32]
@@ -62,9 +62,8 @@ class Retriever:
         encoder = Encoder.load(folder / "encoder")
         if encoder.schema.fingerprint != about["fingerprint"]:
             raise ArtifactError(f"{folder} and its encoder have different lists of features.")
-        sources = tuple(
-            load_source(folder, name, settings) for name, settings in about["sources"].items()
-        )
+        every = load_sources(folder, about["sources"])
+        sources = tuple(source for source in every if source.name in about["quotas"])
         return Retriever(
             about,
             encoder,

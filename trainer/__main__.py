@@ -13,7 +13,7 @@ from trainer.distributed import Process, process_group, set_up_logging
 from trainer.factor_config import LightGcnConfig, MfConfig
 from trainer.model_config import GraphSageModelConfig, ModelConfig, TwoTowerModelConfig
 from trainer.run_file import STOPPED, tell_stopped
-from trainer.source_config import FittedModelConfig
+from trainer.source_config import BlendConfig, FittedModelConfig
 from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
@@ -135,6 +135,10 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
             from trainer import factors, lightgcn
 
             return factors.train(lightgcn.LightGcnTask, config, model, process)
+        case BlendConfig():
+            from trainer import blend
+
+            return blend.train(config, model, process)
         case FittedModelConfig():
             from trainer import fitted
 

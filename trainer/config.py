@@ -24,6 +24,7 @@ from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
 from retrieval.index import IndexConfig
 from trainer.factor_config import IalsConfig, LightGcnConfig, MfConfig
+from trainer.graph_filter_config import GraphFilterConfig
 from trainer.model_config import (
     GraphSageModelConfig,
     ModelConfig,
@@ -32,6 +33,7 @@ from trainer.model_config import (
 )
 from trainer.sharding_config import ShardingConfig
 from trainer.source_config import (
+    BlendConfig,
     ContentConfig,
     EaseConfig,
     GroupConfig,
@@ -51,11 +53,13 @@ MODELS: dict[str, type[ModelConfig]] = {
     "ials": IalsConfig,
     "ease": EaseConfig,
     "item_knn": KnnConfig,
+    "graph_filter": GraphFilterConfig,
     "groups": GroupConfig,
     "popular": PopularConfig,
     "trending": TrendingConfig,
     "content": ContentConfig,
     "similar_users": SimilarUsersConfig,
+    "blend": BlendConfig,
     "wide_deep": WideDeepModelConfig,
 }
 """``model=NAME``, and the settings of it."""

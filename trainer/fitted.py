@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from feature_repo.contract.artifacts import atomic_folder, read_json, write_json
 from feature_repo.contract.encoding import Encoder
@@ -64,12 +66,18 @@ def _fit(
     return found
 
 
-def load_fitted(run: Path) -> tuple[Source, Encoder]:
+def load_fitted(run: Path, name: str | None = None) -> tuple[Source, Encoder]:
     """The source of a finished run, and the encoder whose item rows it names.
+
+    Args:
+        run: its folder.
+        name: what the source is to be called; by default as its model.
 
     Raises:
         ArtifactError: it is missing or truncated.
     """
     folder = run / FOLDER
     about = read_json(folder / "source.json")
-    return load_source(folder, str(about["name"]), about), Encoder.load(folder / "encoder")
+    source: Any = load_source(folder, str(about["name"]), about)
+    found: Source = source if name is None else replace(source, name=name)
+    return found, Encoder.load(folder / "encoder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from trainer.sets import SEEN, TARGET
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Vectors = npt.NDArray[np.float32]
 
 CHUNK = 1024
 """Users whose lists are made at once."""
@@ -35,8 +35,14 @@ class Judged:
     """Item rows that are new to the user; row 0 stands for items that nobody bought before."""
 
     @staticmethod
-    def of(rows: pa.Table, encoder: Encoder) -> Judged:
-        """Read user rows with ``target_item_id``; everything bought before is left out."""
+    def of(rows: pa.Table, encoder: Encoder, vectors: Vectors | None = None) -> Judged:
+        """Read user rows with ``target_item_id``; everything bought before is left out.
+
+        Args:
+            rows: B users.
+            encoder: of their vocabularies.
+            vectors: [B, V] of a user tower.
+        """
         items = encoder.items
         ids, offsets = list_column(rows, TARGET)
         later = np.split(items.rows(ids), offsets[1:-1])
@@ -45,6 +51,7 @@ class Judged:
         users = UserBatch(
             histories_of(rows, encoder),
             query_times_s(rows),
+            vectors,
             excluded=before,
             user_row=encoder.users.rows(column_of(rows, "user_id")),
             features=rows,
@@ -66,7 +73,11 @@ def histories_of(rows: pa.Table, encoder: Encoder) -> Histories:
 
 
 def judge_source(
-    source: Source, rows: pa.Table, encoder: Encoder, lengths: tuple[int, ...] = LENGTHS
+    source: Source,
+    rows: pa.Table,
+    encoder: Encoder,
+    lengths: tuple[int, ...] = LENGTHS,
+    vectors: Vectors | None = None,
 ) -> dict[str, float]:
     """Mean recall and NDCG at each length, over the users who bought something new.
 
@@ -75,17 +86,15 @@ def judge_source(
         rows: user rows with ``target_item_id``, what each user bought after.
         encoder: of the vocabularies that ``source`` was fitted with.
         lengths: of the rankings.
+        vectors: [B, V] of the users, for sources that read a user tower's.
     """
     found: dict[str, list[Floats]] = {}
-    for part in tqdm(list(_parts(rows)), desc=f"Judging {source.name}", unit="k users"):
-        judged = Judged.of(part, encoder)
+    starts = range(0, len(rows), CHUNK)
+    for start in tqdm(starts, desc=f"Judging {source.name}", unit="k users"):
+        own = None if vectors is None else vectors[start : start + CHUNK]
+        judged = Judged.of(rows.slice(start, CHUNK), encoder, own)
         ranked = source.top(judged.users, max(lengths)).item_row
         for k in lengths:
             found.setdefault(f"recall_new_{k}", []).append(recall_at_k(ranked, judged.relevant, k))
             found.setdefault(f"ndcg_new_{k}", []).append(ndcg_at_k(ranked, judged.relevant, k))
     return {name: float(np.nanmean(np.concatenate(values))) for name, values in found.items()}
-
-
-def _parts(rows: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, len(rows), CHUNK):
-        yield rows.slice(start, CHUNK)

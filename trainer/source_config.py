@@ -23,6 +23,10 @@ class EaseConfig(FittedModelConfig):
     l2: float = 100.0
     neighbours: int = 200
     """Largest weights, by absolute value, that are kept of an item."""
+    user_exponent: float = 0.0
+    """Users count as their number of purchases to the power of minus twice this."""
+    item_exponent: float = 0.0
+    """An item's ``l2`` grows with its number of purchases to the power of twice this."""
     transform: Transform = Transform.CLIPPED
 
     def __post_init__(self) -> None:
@@ -36,11 +40,19 @@ class KnnConfig(FittedModelConfig):
     neighbours: int = 100
     shrink: float = 5.0
     """Added to the product of norms, against similarities of few buyers."""
+    asymmetry: float = 0.5
+    """Share of the bought item in the norm: 0.5 is the cosine; more favours popular neighbours."""
+    user_exponent: float = 0.0
+    """Users count as their number of purchases to the power of minus twice this."""
     transform: Transform = Transform.LOG
 
     def __post_init__(self) -> None:
         require_positive("item_knn", neighbours=self.neighbours)
         require(self.shrink >= 0, f"item_knn.shrink must not be negative; got {self.shrink}.")
+        require(
+            0 <= self.asymmetry <= 1,
+            f"item_knn.asymmetry must be in [0, 1]; got {self.asymmetry}.",
+        )
 
 
 @dataclass
@@ -202,3 +214,23 @@ def require_positive(model: str, **values: float) -> None:
     for name, value in values.items():
         where = f"{model} {name}" if " " in model else f"{model}.{name}"
         require(value > 0, f"{where} must be above zero; got {value}.")
+
+
+@dataclass
+class BlendConfig(ModelConfig):
+    """Several finished runs as one source, by learned weights."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    """Name -> folder of a finished run at the same cut-off; at most one two-tower model."""
+    weights: str | None = None
+    """Folder of an earlier blend of the same names whose weights are taken; null: they are
+    learned on what half of the users bought in the window after the cut-off."""
+    depth: int = 200
+    """Candidates that each model names."""
+    users: int = 5000
+    """Users that weights are learned on, at most."""
+    l2: float = 1e-4
+
+    def __post_init__(self) -> None:
+        require_positive("blend", depth=self.depth, users=self.users)
+        require(self.l2 >= 0, f"blend.l2 must not be negative; got {self.l2}.")

@@ -29,8 +29,10 @@ from retrieval.index import build_index
 from retrieval.retriever import KIND
 from retrieval.sources import BuyAgainSource, Source
 from retrieval.towers import TwoTower
+from trainer import blend as blends
 from trainer.config import compose_as, register
 from trainer.distributed import set_up_logging
+from trainer.fitted import load_fitted
 from trainer.fitting import Fitting, fit_source
 from trainer.index_users import vectors_of_users
 from trainer.sets import SERVICE, TrainingSet
@@ -112,28 +114,45 @@ def make_bundle(config: SourcesConfig) -> Path:
 
 def _write_sources(fitting: Fitting, settings: SourceSettings, folder: Path) -> dict[str, Any]:
     quotas = {name: k for name, k in settings.quotas.items() if k > 0}
+    blend = None if settings.blend is None else read_json(Path(settings.blend) / blends.FILE)
+    members = [] if blend is None or "blend" not in quotas else list(blend["sources"])
     sources: dict[str, dict[str, Any]] = {}
-    for name in quotas:
+    for name in dict.fromkeys([*quotas, *members]):
         if name == "ann":
             sources[name] = {"kind": "ann", "new_only": fitting.new_only}
-            continue
-        source = _source(name, settings, fitting)
-        source.save(folder / "sources" / name)
-        sources[name] = source.about
-        log.info("Source %s: fitted.", name)
+        elif name == "blend" and blend is not None:
+            sources[name] = blend
+        else:
+            source = _source(name, settings, fitting)
+            source.save(folder / "sources" / name)
+            sources[name] = source.about
+            log.info("Source %s: ready.", name)
     return {"sources": sources, "quotas": quotas, "settings": asdict(settings)}
 
 
 def _source(name: str, settings: SourceSettings, fitting: Fitting) -> Source:
     if name == "buy_again":
         return BuyAgainSource(fitting.half_life_days)
+    if name in settings.runs:
+        return _of_run(name, Path(settings.runs[name]), fitting)
     return fit_source(name, settings.fitted(name), fitting)
+
+
+def _of_run(name: str, run: Path, fitting: Fitting) -> Source:
+    _require_fitting(run, fitting.dataset, fitting.cutoff)
+    source, encoder = load_fitted(run, name)
+    if not encoder.items.ids.equals(fitting.vocabulary.ids):
+        raise ConfigError(
+            f"{run} has {len(encoder.items)} items, the two-tower run {len(fitting.vocabulary)}, "
+            "or others: train both on the same set with the same model.min_buyers."
+        )
+    return source
 
 
 def _require_fitting(run: Path, dataset: Dataset, cutoff: datetime) -> None:
     if not (run / "result.json").exists():
         raise ArtifactError(
-            f"{run} is not a finished run of a two-tower model. Train one: python -m trainer "
+            f"{run} is not a finished run. Train one: python -m trainer "
             f"experiment=two_tower data={dataset.name} cutoff={cutoff.isoformat()}"
         )
     made_from = read_json(run / "run.json")

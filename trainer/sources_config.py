@@ -60,11 +60,18 @@ class SourceSettings:
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
     similar_users: SimilarUsersConfig = field(default_factory=SimilarUsersConfig)
+    runs: dict[str, str] = field(default_factory=dict)
+    """Source -> folder of a finished run at the same cut-off (model=mf, lightgcn, ials, ...) whose
+    model becomes the source, over the same items as the two-tower run."""
+    blend: str | None = None
+    """Folder of a run of model=blend whose weights make the source ``blend`` of those it names."""
 
     def __post_init__(self) -> None:
-        known = _quotas()
-        unknown = sorted(set(self.quotas) - set(known))
+        known = {*_quotas(), *self.runs, *([] if self.blend is None else ["blend"])}
+        unknown = sorted(set(self.quotas) - known)
         require(not unknown, f"sources.quotas names {unknown}; sources are {sorted(known)}.")
+        both = sorted(set(self.runs) & {*_quotas(), "blend"})
+        require(not both, f"sources.runs names {both}, which are sources already.")
         require(
             all(k >= 0 for k in self.quotas.values()) and any(self.quotas.values()),
             f"sources.quotas must not be negative, and one above zero; got {self.quotas}.",

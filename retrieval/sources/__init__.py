@@ -15,16 +15,18 @@ from retrieval.sources.base import (
     stacked,
     transformed,
 )
+from retrieval.sources.blend import BlendSource
 from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
 from retrieval.sources.factors import FactorSource
-from retrieval.sources.loading import load_source
+from retrieval.sources.loading import load_source, load_sources
 from retrieval.sources.neighbours import NeighbourSource
 from retrieval.sources.popular import PopularSource, SegmentPopularSource
 from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
 
 __all__ = [
     "AnnSource",
+    "BlendSource",
     "BuyAgainSource",
     "ContentSource",
     "FactorSource",
@@ -38,6 +40,7 @@ __all__ = [
     "UserClusterSource",
     "best",
     "load_source",
+    "load_sources",
     "padded",
     "stacked",
     "transformed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from feature_repo.contract.errors import ArtifactError
 from retrieval.index import ItemIndex
 from retrieval.sources.ann import AnnSource
 from retrieval.sources.base import Source, Transform, load_arrays
+from retrieval.sources.blend import BlendSource
 from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
 from retrieval.sources.factors import FactorSource
@@ -55,3 +57,18 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
             return FactorSource.load(where, name, new_only)
         case kind:
             raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")
+
+
+def load_sources(folder: Path, settings: Mapping[str, dict[str, Any]]) -> tuple[Source, ...]:
+    """Read the sources of a bundle; blends come last, for they are of the others.
+
+    Raises:
+        ArtifactError: files are missing, a kind is unknown, or a blend lacks one of its sources.
+    """
+    blends = {name: own for name, own in settings.items() if own["kind"] == "blend"}
+    found = {
+        name: load_source(folder, name, own) for name, own in settings.items() if name not in blends
+    }
+    for name, own in blends.items():
+        found[name] = BlendSource.of(name, own, found)
+    return tuple(found.values())
