@@ -54,7 +54,7 @@ python -m benchmarks.cold_start [KEY=VALUE ...]
   seeds=[0,1,2]          one hiding each
   share=0.1              of users and of items that are hidden
   two_tower=true         train it (minutes a seed)
-  segment=age_band       user attribute of the popular lists by segment
+  segment=age_band       user attribute of the popular lists by segment; null: none
   data=data/complete_journey  an ingested shop with 64-bit ids
   folder=data/cold_start      gets the shops without the hidden ones
   runs=runs/cold_start        gets the two-tower runs
@@ -76,7 +76,7 @@ class Config:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     share: float = 0.1
     two_tower: bool = True
-    segment: str = "age_band"
+    segment: str | None = "age_band"
     data: str = "data/complete_journey"
     folder: str = "data/cold_start"
     runs: str = "runs/cold_start"
@@ -89,12 +89,11 @@ class Config:
 
 def models(config: Config) -> dict[str, FittedModelConfig]:
     """The sources that are fitted."""
-    return {
+    found: dict[str, FittedModelConfig] = {
         "content": ContentConfig(),
         "content, no topics": ContentConfig(topics=0),
         "popular": PopularConfig(),
         "popular, decayed": PopularConfig(days=84, half_life_days=14.0),
-        "popular by segment": PopularConfig(by=By.segment, segment=config.segment),
         "popular by category": PopularConfig(by=By.category),
         "trending": TrendingConfig(),
         "similar users": SimilarUsersConfig(),
@@ -103,6 +102,9 @@ def models(config: Config) -> dict[str, FittedModelConfig]:
         "item_knn": KnnConfig(),
         "groups": GroupConfig(),
     }
+    if config.segment is not None:
+        found["popular by segment"] = PopularConfig(by=By.segment, segment=config.segment)
+    return found
 
 
 def run(config: Config) -> list[dict[str, Any]]:
