@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from feature_repo.contract.encoding import Bag
-from trainer.losses import sampled_softmax
+from trainer.losses import Shown, sampled_softmax
 
 USERS = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
 ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
@@ -103,3 +103,48 @@ def test_a_batch_whose_candidates_are_all_targets_has_no_loss() -> None:
     assert found.item() == 0
     assert users.grad is not None
     assert users.grad.tolist() == [[0.0, 0.0]]
+
+
+def with_shown(log_q: list[float], owner: list[int], place: list[int], weight: float) -> float:
+    """The loss of one target of each user, with hard negatives."""
+    one = torch.tensor([0, 1])
+    rows = [torch.tensor(part, dtype=torch.int64) for part in (owner, place)]
+    shown = Shown(rows[0], rows[1], weight)
+    log_q_C = torch.tensor(log_q)
+    return float(sampled_softmax(USERS, ITEMS, one, one, log_q_C, 1.0, torch.ones(2) / 2, shown))
+
+
+def test_what_was_shown_is_a_negative_of_its_session_alone() -> None:
+    found = with_shown([0.0, 0.0, torch.inf], [0], [2], 3.0)
+
+    first = -log(exp(1) / (exp(1) + exp(0) + 3 * exp(0.5)))
+    second = -log(exp(2) / (exp(2) + exp(0)))
+    assert found == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_a_target_that_was_shown_is_no_negative_of_its_session() -> None:
+    assert with_shown([0.0] * 3, [0], [0], 5.0) == pytest.approx(with_shown([0.0] * 3, [], [], 5.0))
+
+
+def test_gradients_with_hard_negatives_are_those_of_the_definition() -> None:
+    torch.manual_seed(0)
+    users, items = torch.randn(3, 4).double(), torch.randn(5, 4).double()
+    owner, place, weights = torch.tensor([0, 2]), torch.tensor([1, 3]), torch.tensor([0.4, 0.6])
+    log_q = torch.tensor([-1.0, -0.5, torch.inf, -2.0, torch.inf])
+    shown = Shown(torch.tensor([0, 2, 2]), torch.tensor([2, 2, 4]), 2.0)
+    vectors = users.float().requires_grad_(), items.float().requires_grad_()
+    sampled_softmax(vectors[0], vectors[1], owner, place, log_q, 0.5, weights, shown).backward()
+
+    exact = users.requires_grad_(), items.requires_grad_()
+    logits = users @ items.T / 0.5
+    negatives = (logits - log_q).index_put(
+        (shown.owner_X, shown.place_X), logits[shown.owner_X, shown.place_X] + log(2.0)
+    )
+    masked = negatives.index_put((owner, place), torch.tensor(-torch.inf).double())
+    excess = torch.logsumexp(masked, dim=1)[owner] - logits[owner, place]
+    (F.softplus(excess) * weights).sum().backward()
+
+    for mine, theirs in zip(vectors, exact, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert mine.grad.numpy() == pytest.approx(theirs.grad.numpy(), abs=1e-5)
