@@ -122,7 +122,9 @@ class Built:
             return self._scan(users_BV, k, rows)
         wide = allowed.kept(id(self), lambda: self._wide(allowed))
         bits = wide.bits if hidden is None else wide.bits & hidden.visible
-        return self._selected(users_BV, k, bits, wide.effort, wide.clusters)
+        if wide.clusters is None:
+            return self._selected(users_BV, k, bits, wide.effort)
+        return self._probed(users_BV, k, bits, wide.effort, wide.clusters)
 
     def hide(self, mask: Bools) -> Hidden | None:
         """Rows to leave out of searches, from a mask [R]; None where it is empty."""
@@ -182,23 +184,31 @@ class Built:
                 return 1.0
 
     def _scan(self, users_BV: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
-        found_rows = np.zeros((len(users_BV), k), dtype=np.int64)
-        found = np.full((len(users_BV), k), -np.inf, dtype=np.float32)
         scores = users_BV @ self.vectors(rows).T
-        length = min(k, len(rows))
-        if length:
-            best = np.argpartition(-scores, length - 1, axis=1)[:, :length]
-            values = np.take_along_axis(scores, best, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            found_rows[:, :length] = rows[np.take_along_axis(best, order, axis=1)]
-            found[:, :length] = np.take_along_axis(values, order, axis=1)
-        return found_rows, found
+        return _best(np.broadcast_to(rows, scores.shape), scores, k)
 
     def _selected(
-        self, users_BV: Floats, k: int, bits: Bits, effort: Effort, clusters: Ints | None = None
+        self, users_BV: Floats, k: int, bits: Bits, effort: Effort
     ) -> tuple[Ints, Floats]:
-        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        return self._found(users_BV, k, self._parameters(effort, k, selector, clusters))
+        return self._found(users_BV, k, self._parameters(effort, k, _selector(bits)))
+
+    def _probed(
+        self, users_BV: Floats, k: int, bits: Bits, effort: Effort, clusters: Ints
+    ) -> tuple[Ints, Floats]:
+        """As ``_selected``, in the nearest of some clusters of ivf_pq."""
+        some = faiss.SearchParameters(sel=faiss.IDSelectorBatch(clusters))
+        nearness, nearest = centroids(self.index).search(users_BV, effort.nprobe, params=some)
+        size = (len(users_BV), int(np.ceil(k * effort.re_ranked(k))))
+        scores, places = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.int64)
+        pointers = (faiss.swig_ptr(array) for array in (nearest, nearness, scores, places))
+        chosen = faiss.SearchParametersIVF(nprobe=effort.nprobe, sel=_selector(bits))
+        faiss.extract_index_ivf(self.index).search_preassigned_c(
+            len(users_BV), faiss.swig_ptr(users_BV), size[1], *pointers, False, chosen
+        )
+        found = self.index.reconstruct_batch(np.maximum(places, 0).ravel())
+        exact = np.einsum("bv,bcv->bc", users_BV, found.reshape(*size, self.dim))
+        rows = np.where(places < 0, 0, self._rows(places))
+        return _best(rows, np.where(places < 0, -np.inf, exact).astype(np.float32), k)
 
     def _wide(self, allowed: Allowed) -> _Wide:
         """How an approximate search finds allowed items: by as many of them as a search of all
@@ -214,23 +224,40 @@ class Built:
         nprobe = max(self.effort.nprobe, int(np.ceil(usual * len(clusters) / len(places))))
         return _Wide(bits, replace(self.effort, nprobe=min(nprobe, len(clusters))), clusters)
 
-    def _parameters(
-        self, effort: Effort, k: int, selector: Any = None, clusters: Ints | None = None
-    ) -> Any:
-        inside = (
-            None
-            if clusters is None
-            else faiss.SearchParameters(sel=faiss.IDSelectorBatch(clusters))
-        )
+    def _parameters(self, effort: Effort, k: int, selector: Any = None) -> Any:
         match self.kind:
             case Kind.ivf_pq:
-                base = faiss.SearchParametersIVF(
-                    nprobe=effort.nprobe, sel=selector, quantizer_params=inside
-                )
                 return faiss.IndexRefineSearchParameters(
-                    k_factor=effort.re_ranked(k), base_index_params=base
+                    k_factor=effort.re_ranked(k),
+                    base_index_params=faiss.SearchParametersIVF(nprobe=effort.nprobe, sel=selector),
                 )
             case Kind.hnsw:
                 return faiss.SearchParametersHNSW(efSearch=max(effort.ef_search, k), sel=selector)
             case _:
                 return None if selector is None else faiss.SearchParameters(sel=selector)
+
+
+def centroids(index: Any) -> Any:
+    """The exact index over the centres of an ivf_pq index's clusters."""
+    quantizer = faiss.downcast_index(faiss.extract_index_ivf(index).quantizer)
+    if isinstance(quantizer, faiss.IndexRefine):
+        return faiss.downcast_index(quantizer.refine_index)
+    return quantizer
+
+
+def _selector(bits: Bits) -> Any:
+    return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+
+
+def _best(rows_BC: Ints, scores_BC: Floats, k: int) -> tuple[Ints, Floats]:
+    """[B, k] the rows of the highest scores, best first; 0 and -inf where there are fewer."""
+    shape = (len(scores_BC), k)
+    rows, scores = np.zeros(shape, dtype=np.int64), np.full(shape, -np.inf, dtype=np.float32)
+    length = min(k, scores_BC.shape[1])
+    if length:
+        best = np.argpartition(-scores_BC, length - 1, axis=1)[:, :length]
+        values = np.take_along_axis(scores_BC, best, axis=1)
+        best = np.take_along_axis(best, np.argsort(-values, axis=1, kind="stable"), axis=1)
+        rows[:, :length] = np.take_along_axis(rows_BC, best, axis=1)
+        scores[:, :length] = np.take_along_axis(scores_BC, best, axis=1)
+    return rows, scores

@@ -32,6 +32,9 @@ ABOUT, BASE, VECTORS, ORDER, ITEMS = (
     "items",
 )
 FORMAT = 1
+RESERVOIR = 11
+"""FAISS's way of scanning that keeps more candidates than asked for and sorts them once; measured
+faster than the one it chooses by itself, for one user (by 20 to 30%) and for 256 (5 to 10%)."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def refined(base: Any, halves_NV: npt.NDArray[np.float16]) -> Any:
     precise = faiss.IndexScalarQuantizer(
         halves_NV.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
+    base.implem = RESERVOIR
     index = faiss.IndexRefine(base, viewed(precise, halves_NV))
     return index
 

@@ -26,8 +26,10 @@ Ints = npt.NDArray[np.int64]
 
 POINTS = 64
 """Vectors a cluster that clusters are found on."""
-ROUNDS = 10
+ROUNDS = 8
 """Of k-means."""
+MOST, MANY = 8_192, 1_024
+"""Clusters that there are at most, and from which on codes find the nearest of them."""
 FEWEST = 1_000
 """Items from which on there are clusters of them."""
 LINKS, BREADTH = 16, 80
@@ -55,8 +57,8 @@ def write_structure(folder: Path, vectors: ItemVectors, kind: Kind, seed: int) -
 
 def num_clusters(num_items: int) -> int:
     """A power of two near four times the square root, of at least ``POINTS`` / 2 items each."""
-    wanted = min(4 * np.sqrt(num_items), num_items / (POINTS / 2), 16_384)
-    return int(2 ** np.floor(np.log2(max(wanted, 1))))
+    wanted = min(4 * np.sqrt(num_items), num_items / (POINTS / 2), MOST)
+    return int(2 ** np.round(np.log2(max(wanted, 1))))
 
 
 def _write_flat(folder: Path, vectors: ItemVectors) -> None:
@@ -95,8 +97,23 @@ def _write_ivf(folder: Path, vectors: ItemVectors, seed: int) -> str:
     order = np.argsort(cluster_of, kind="stable").astype(np.int32) + np.int32(1)
     np.save(folder / ORDER, order)
     _fill(index, folder, vectors, order, cluster_of)
-    faiss.write_index(faiss.IndexIVFPQFastScan(index), str(folder / BASE))
-    return f"{factory}fs,Refine(SQfp16)"
+    packed, coarse = faiss.IndexIVFPQFastScan(index), _coarse(index.quantizer, codes)
+    packed.quantizer = coarse
+    faiss.write_index(packed, str(folder / BASE))
+    return f"{factory}fsr,Refine(SQfp16)"
+
+
+def _coarse(centres: Any, codes: int) -> Any:
+    """What finds the clusters nearest to a user: of many, by 4-bit codes, the best exactly."""
+    if centres.ntotal < MANY:
+        return centres
+    quick = faiss.IndexPQFastScan(centres.d, codes, 4, faiss.METRIC_INNER_PRODUCT)
+    vectors = centres.reconstruct_n(0, centres.ntotal)
+    quick.train(vectors)
+    quick.add(vectors)
+    found = faiss.IndexRefineFlat(quick, faiss.swig_ptr(vectors))
+    found.k_factor = 2
+    return found
 
 
 def _assign(quantizer: Any, vectors: ItemVectors) -> npt.NDArray[np.int32]:

@@ -25,8 +25,8 @@ Ints = npt.NDArray[np.int64]
 MOST_USERS = 1_024
 TIMED = 128
 """Users that are timed one by one."""
-K_FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0)
-STEP = 1.15
+K_FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 16.0)
+STEP = 1.1
 """From one effort to the next."""
 
 
