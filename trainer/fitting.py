@@ -23,9 +23,12 @@ from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.sources import FactorSource, NeighbourSource, PopularSource, Source
 from trainer.content import fit_content
+from trainer.ease import fit_ease
 from trainer.factor_config import IalsConfig
+from trainer.graph_filter import fit_graph_filter
+from trainer.graph_filter_config import GraphFilterConfig
 from trainer.ials import fit_ials
-from trainer.neighbours import Purchases, fit_ease, fit_groups, fit_knn
+from trainer.neighbours import Purchases, fit_groups, fit_knn
 from trainer.popular import (
     buyers_between,
     buyers_by_segment,
@@ -167,11 +170,27 @@ def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source
     match config:
         case EaseConfig():
             table = fit_ease(
-                fitting.purchases, config.transform, config.items, config.l2, config.neighbours
+                fitting.purchases,
+                config.transform,
+                config.items,
+                config.l2,
+                config.neighbours,
+                config.user_exponent,
+                config.item_exponent,
             )
             return _neighbours(name, table, config, fitting)
         case KnnConfig():
-            table = fit_knn(fitting.purchases, config.transform, config.shrink, config.neighbours)
+            table = fit_knn(
+                fitting.purchases,
+                config.transform,
+                config.shrink,
+                config.neighbours,
+                config.asymmetry,
+                config.user_exponent,
+            )
+            return _neighbours(name, table, config, fitting)
+        case GraphFilterConfig():
+            table = fit_graph_filter(fitting.purchases, config)
             return _neighbours(name, table, config, fitting)
         case GroupConfig():
             return _neighbours(name, _groups(config, fitting), config, fitting)
@@ -193,7 +212,7 @@ def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source
 def _neighbours(
     name: str,
     table: tuple[npt.NDArray[np.int32], Floats],
-    config: EaseConfig | KnnConfig | GroupConfig,
+    config: EaseConfig | KnnConfig | GraphFilterConfig | GroupConfig,
     fitting: Fitting,
 ) -> NeighbourSource:
     return NeighbourSource(name, *table, config.transform, fitting.half_life_days, fitting.new_only)

@@ -1,4 +1,4 @@
-"""Fitting the sources that go from bought items to their neighbours.
+"""Neighbour tables: for each item those that its buyers buy, and how much each counts.
 
 Shapes: U users, R rows of the item vocabulary, M neighbours an item. A fitted table is
 ``neighbours`` [R, M] int32 rows (0 pads) and ``weights`` [R, M] float32.
@@ -6,19 +6,21 @@ Shapes: U users, R rows of the item vocabulary, M neighbours an item. A fitted t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import scipy.sparse as sp
 
-from feature_repo.contract.errors import BadInput
 from retrieval.sources import Transform, transformed
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Table = tuple[npt.NDArray[np.int32], Floats]
+
+BLOCK_PRODUCTS = 1 << 24
+"""Products of pairs of items that are in memory at once, about; 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -47,83 +49,95 @@ class Purchases:
         return np.bincount(self.item_row, minlength=self.num_rows).astype(np.int64)
 
 
-def fit_ease(
-    purchases: Purchases, transform: Transform, num_items: int, l2: float, kept: int
-) -> Table:
-    """EASE: the linear item-to-item model with a zero diagonal, in closed form.
+def sums(matrix: sp.spmatrix, axis: int) -> Floats:
+    """Sums of a sparse matrix's rows (axis 1) or columns (axis 0): weighted degrees."""
+    return np.asarray(matrix.sum(axis=axis), dtype=np.float32).ravel()
 
-    Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (2019). Only the ``num_items``
-    most bought items take part; of each row the ``kept`` weights of largest absolute value stay
-    (negative ones matter: positive ones alone rank much worse).
 
-    Raises:
-        BadInput: the system cannot be solved; raise ``l2``.
+def power(degrees: Floats, exponent: float) -> Floats:
+    """``degrees`` to a power; 0 stays 0, so that what nobody bought has no weight."""
+    safe = np.where(degrees > 0, degrees, 1.0)
+    return np.where(degrees > 0, safe**exponent, 0.0).astype(np.float32)
+
+
+def normalised(matrix: sp.csr_matrix, user_exponent: float, item_exponent: float) -> sp.csr_matrix:
+    """``D_u^-a X D_i^-b``: users and items divided by powers of their degrees, [U, R] float32."""
+    by_user = sp.diags(power(sums(matrix, 1), -user_exponent))
+    by_item = sp.diags(power(sums(matrix, 0), -item_exponent))
+    return sp.csr_matrix(by_user @ matrix @ by_item, dtype=np.float32)
+
+
+def co_bought(matrix: sp.csr_matrix) -> Iterator[tuple[int, npt.NDArray[np.int32], Floats]]:
+    """Each item's row, the other items of its buyers and their products: ``X'X`` by rows.
+
+    Made in blocks of about ``BLOCK_PRODUCTS``, so that ``X'X`` is never in memory as a whole.
+
+    Args:
+        matrix: X, [U, R].
     """
-    buyers = purchases.buyers()
-    rows = np.sort(np.argsort(-buyers, kind="stable")[: min(num_items, int((buyers > 0).sum()))])
-    matrix = purchases.matrix(transform)[:, rows]
-    gram = np.asarray((matrix.T @ matrix).toarray(order="F"), dtype=np.float32)
-    gram[np.diag_indices_from(gram)] += l2
-    inverse = _inverse(gram)
-    weights: Floats = (-inverse / np.diag(inverse)).astype(np.float32)
-    np.fill_diagonal(weights, 0.0)
-    return _scattered(rows, _largest(weights, kept), purchases.num_rows)
+    by_item = matrix.T.tocsr()
+    sizes = np.diff(matrix.indptr).astype(np.float64)
+    costs = np.add.reduceat(np.append(sizes[by_item.indices], 0.0), by_item.indptr[:-1])
+    costs[np.diff(by_item.indptr) == 0] = 0.0
+    for start, stop in blocks(costs, BLOCK_PRODUCTS):
+        products = (by_item[start:stop] @ matrix).tocsr()
+        for row in range(start, stop):
+            part = slice(*products.indptr[row - start : row - start + 2])
+            columns, values = products.indices[part], products.data[part]
+            others = columns != row
+            yield row, columns[others], values[others]
 
 
-def _inverse(gram: Floats) -> Floats:
-    """Inverse of a symmetric positive definite matrix, which is overwritten."""
-    factor, failed = scipy.linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
-    if failed == 0:
-        inverse, failed = scipy.linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
-    if failed:
-        raise BadInput("EASE's matrix is not positive definite; raise sources.ease.l2.")
-    lower = np.tril(inverse)
-    return np.asarray(lower + np.tril(lower, -1).T, dtype=np.float32)
+def blocks(costs: npt.NDArray[np.float64], limit: float) -> Iterator[tuple[int, int]]:
+    """Consecutive ranges whose costs sum to at most ``limit``, or that hold one alone."""
+    ends, start = np.cumsum(costs), 0
+    while start < len(costs):
+        before = ends[start - 1] if start else 0.0
+        stop = max(int(np.searchsorted(ends, before + limit, side="right")), start + 1)
+        yield start, stop
+        start = stop
 
 
-def _largest(weights: Floats, kept: int) -> Table:
-    """[Q, M] columns and values of each row's ``kept`` largest absolute weights."""
-    kept = min(kept, weights.shape[1])
-    columns = np.empty((len(weights), kept), dtype=np.int32)
-    for row, values in enumerate(np.abs(weights)):
-        columns[row] = np.argpartition(-values, kept - 1)[:kept]
-    return columns, np.take_along_axis(weights, columns, axis=1)
+def empty_table(num_rows: int, kept: int) -> Table:
+    """A table without neighbours."""
+    shape = (num_rows, kept)
+    return np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.float32)
 
 
-def _scattered(rows: Ints, table: Table, num_rows: int) -> Table:
-    """A table over some items, as one over all rows of the vocabulary."""
-    columns, values = table
-    neighbours = np.zeros((num_rows, columns.shape[1]), dtype=np.int32)
-    weights = np.zeros((num_rows, columns.shape[1]), dtype=np.float32)
-    neighbours[rows] = np.where(values != 0, rows[columns], 0)
-    weights[rows] = values
-    return neighbours, weights
+def fill(table: Table, row: int, columns: npt.NDArray[np.int32], weights: Floats) -> None:
+    """Make the largest positive of ``weights`` the neighbours of an item, as many as there is
+    room for."""
+    neighbours, kept = table[0], table[0].shape[1]
+    positive = np.flatnonzero(weights > 0)
+    if len(positive) > kept:
+        positive = positive[np.argpartition(-weights[positive], kept - 1)[:kept]]
+    neighbours[row, : len(positive)] = columns[positive]
+    table[1][row, : len(positive)] = weights[positive]
 
 
 def fit_knn(
-    purchases: Purchases, transform: Transform, shrink: float, kept: int, block: int = 1024
+    purchases: Purchases,
+    transform: Transform,
+    shrink: float,
+    kept: int,
+    asymmetry: float = 0.5,
+    user_exponent: float = 0.0,
 ) -> Table:
-    """Item-kNN: ``<a, b> / (|a| |b| + shrink)`` over the users, the ``kept`` nearest of each item.
+    """Item-kNN: the ``kept`` items b nearest to each item a by a cosine, which may be asymmetric.
 
-    Sarwar et al., "Item-based Collaborative Filtering Recommendation Algorithms" (2001).
+    ``<a, b> / (|a|^(2 asymmetry) |b|^(2 (1 - asymmetry)) + shrink)`` over the users, where a user
+    counts as the sum of its purchases to the power of ``-2 user_exponent``.
+
+    Sarwar et al., "Item-based Collaborative Filtering Recommendation Algorithms" (2001); Aiolli,
+    "Efficient Top-N Recommendation for Very Large Scale Binary Rated Datasets" (2013).
     """
-    matrix = purchases.matrix(transform)
-    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=0))).ravel().astype(np.float32)
-    by_item = matrix.T.tocsr()
-    neighbours = np.zeros((purchases.num_rows, kept), dtype=np.int32)
-    weights = np.zeros((purchases.num_rows, kept), dtype=np.float32)
-    for start in range(0, purchases.num_rows, block):
-        products = (by_item[start : start + block] @ matrix).tocsr()
-        for row in range(products.shape[0]):
-            part = slice(products.indptr[row], products.indptr[row + 1])
-            columns, values = products.indices[part], products.data[part]
-            values = values / (norms[start + row] * norms[columns] + shrink)
-            values[columns == start + row] = 0.0
-            best = np.argpartition(-values, kept)[:kept] if len(values) > kept else slice(None)
-            found = columns[best]
-            neighbours[start + row, : len(found)] = np.where(values[best] > 0, found, 0)
-            weights[start + row, : len(found)] = values[best]
-    return neighbours, weights
+    matrix = normalised(purchases.matrix(transform), user_exponent, item_exponent=0.0)
+    norms = np.sqrt(sums(matrix.multiply(matrix), 0))
+    own, other = norms ** (2.0 * asymmetry), norms ** (2.0 - 2.0 * asymmetry)
+    table = empty_table(purchases.num_rows, kept)
+    for row, columns, products in co_bought(matrix):
+        fill(table, row, columns, products / (own[row] * other[columns] + shrink))
+    return table
 
 
 def fit_groups(codes: npt.NDArray[np.integer], popularity: Floats, kept: int) -> Table:

@@ -6,64 +6,15 @@ import numpy as np
 import pytest
 
 from retrieval.sources import Transform
-from trainer.neighbours import Purchases, fit_ease, fit_groups, fit_knn
-
-
-def purchases(seed: int = 0, num_users: int = 30, num_rows: int = 9) -> Purchases:
-    random = np.random.default_rng(seed)
-    bought = random.random((num_users, num_rows)) < 0.4
-    bought[:, 0] = False
-    user, item = np.nonzero(bought)
-    weight = random.gamma(2.0, 1.0, len(user)).astype(np.float32)
-    return Purchases(user, item, weight, num_users, num_rows)
-
-
-def dense(neighbours: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A neighbour table as a matrix."""
-    matrix = np.zeros((len(neighbours), len(neighbours)))
-    for row in range(len(neighbours)):
-        np.add.at(matrix[row], neighbours[row], weights[row])
-    return matrix
-
-
-def test_ease_is_the_closed_form() -> None:
-    made = purchases()
-
-    found = dense(*fit_ease(made, Transform.BINARY, num_items=8, l2=2.0, kept=8))
-
-    x = made.matrix(Transform.BINARY).toarray()[:, 1:].astype(np.float64)
-    inverse = np.linalg.inv(x.T @ x + 2.0 * np.eye(8))
-    expected = -inverse / np.diag(inverse)
-    np.fill_diagonal(expected, 0.0)
-    assert found[1:, 1:] == pytest.approx(expected, abs=1e-4)
-
-
-def test_ease_keeps_the_largest_weights_negative_ones_too() -> None:
-    whole = dense(*fit_ease(purchases(), Transform.LOG, num_items=8, l2=2.0, kept=8))
-
-    found = dense(*fit_ease(purchases(), Transform.LOG, num_items=8, l2=2.0, kept=2))
-
-    for row in range(1, 9):
-        kept = np.argsort(-np.abs(whole[row]))[:2]
-        assert set(np.flatnonzero(found[row])) == set(kept)
-    assert (found < 0).any()
-
-
-def test_ease_knows_only_the_most_bought_items() -> None:
-    made = purchases()
-    popular = np.sort(np.argsort(-made.buyers(), kind="stable")[:4])
-
-    neighbours, _ = fit_ease(made, Transform.BINARY, num_items=4, l2=2.0, kept=3)
-
-    assert set(np.unique(neighbours)) <= {0, *popular.tolist()}
-    assert np.flatnonzero(neighbours.any(axis=1)).tolist() == popular.tolist()
+from tests.trainer.made_purchases import dense, made_purchases
+from trainer.neighbours import Purchases, blocks, co_bought, fit_groups, fit_knn
 
 
 def test_knn_is_a_shrunken_cosine() -> None:
     user, item = np.array([0, 0, 1, 1, 2]), np.array([1, 2, 1, 3, 2])
     made = Purchases(user, item, np.ones(5, np.float32), 3, 4)
 
-    neighbours, weights = fit_knn(made, Transform.BINARY, shrink=1.0, kept=2, block=2)
+    neighbours, weights = fit_knn(made, Transform.BINARY, shrink=1.0, kept=2)
 
     assert neighbours[1].tolist() in ([2, 3], [3, 2])
     found = dense(neighbours, weights)
@@ -71,6 +22,64 @@ def test_knn_is_a_shrunken_cosine() -> None:
     assert found[1, 3] == pytest.approx(1 / (2**0.5 * 1 + 1))
     assert found[2, 3] == 0.0
     assert found.diagonal().tolist() == [0.0] * 4
+
+
+def test_knn_may_favour_the_popular_of_two_neighbours() -> None:
+    user, item = np.array([0, 0, 1, 1, 2]), np.array([1, 2, 1, 3, 2])
+    made = Purchases(user, item, np.ones(5, np.float32), 3, 4)
+
+    found = dense(*fit_knn(made, Transform.BINARY, shrink=0.0, kept=2, asymmetry=0.75))
+
+    assert found[1, 2] == pytest.approx(1 / (2**0.75 * 2**0.25))
+    assert found[1, 3] == pytest.approx(1 / (2**0.75 * 1**0.25))
+
+
+def test_knn_may_trust_users_of_few_purchases_more() -> None:
+    user, item = np.array([0, 0, 1, 1, 1]), np.array([1, 2, 1, 2, 3])
+    made = Purchases(user, item, np.ones(5, np.float32), 2, 4)
+
+    found = dense(*fit_knn(made, Transform.BINARY, shrink=0.0, kept=2, user_exponent=0.5))
+
+    first, second = 1 / 2, 1 / 3  # what the two users count for
+    assert found[1, 2] == pytest.approx(1.0)
+    assert found[3, 1] == pytest.approx(second / (second**0.5 * (first + second) ** 0.5))
+
+
+def test_the_strongest_neighbours_are_kept() -> None:
+    made = made_purchases()
+    whole = dense(*fit_knn(made, Transform.LOG, shrink=1.0, kept=8))
+
+    found = dense(*fit_knn(made, Transform.LOG, shrink=1.0, kept=2))
+
+    for row in range(1, 9):
+        kept = np.argsort(-whole[row])[:2]
+        assert found[row, kept] == pytest.approx(whole[row, kept])
+        assert np.count_nonzero(found[row]) == 2
+
+
+@pytest.mark.parametrize("products", [1, 100, 1 << 24])
+def test_co_bought_items_are_those_of_the_product(
+    products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.neighbours.BLOCK_PRODUCTS", products)
+    matrix = made_purchases().matrix(Transform.LOG)
+    found = np.zeros((9, 9), np.float32)
+
+    rows = []
+    for row, columns, values in co_bought(matrix):
+        rows.append(row)
+        found[row, columns] = values
+
+    expected = (matrix.T @ matrix).toarray()
+    np.fill_diagonal(expected, 0.0)
+    assert rows == list(range(9))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_blocks_stay_below_their_limit_or_hold_one() -> None:
+    costs = np.array([2.0, 2.0, 1.0, 9.0, 0.0, 3.0])
+
+    assert list(blocks(costs, 5.0)) == [(0, 3), (3, 4), (4, 6)]
 
 
 def test_groups_share_out_their_popularity() -> None:
