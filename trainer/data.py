@@ -25,6 +25,9 @@ from trainer.sets import RATING, TARGET, TrainingSet
 
 log = logging.getLogger(__name__)
 
+SHOWN = "exposed_item_id"
+"""Items that a session was shown, chosen or not: a column of sets of shops that log impressions."""
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -42,6 +45,8 @@ class SessionBatch:
     """Sessions in the batch of all processes."""
     ratings: Floats | None = None
     """Of the targets, where they are explicit."""
+    shown: Bag | None = None
+    """Known items that the session was shown, where they are read."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -55,6 +60,7 @@ class SessionBatch:
             self.users.take(index),
             self.targets.take(index),
             ratings=None if ratings is None else ratings.weights,
+            shown=None if self.shown is None else self.shown.take(index),
         )
 
     @staticmethod
@@ -66,10 +72,12 @@ class SessionBatch:
         bags = {name: _joined([part.bags[name] for part in users]) for name in users[0].bags}
         dense = np.concatenate([part.dense for part in users])
         ratings = [part.ratings for part in parts if part.ratings is not None]
+        shown = [part.shown for part in parts if part.shown is not None]
         return SessionBatch(
             Encoded(bags, dense),
             _joined([part.targets for part in parts]),
             ratings=np.concatenate(ratings) if ratings else None,
+            shown=_joined(shown) if shown else None,
         )
 
 
@@ -94,6 +102,7 @@ class SessionReader:
         streams: int = 8,
         shuffle_rows: int = 262_144,
         ratings: bool = False,
+        shown: bool = False,
     ) -> None:
         """Look at the row groups' sizes.
 
@@ -109,6 +118,7 @@ class SessionReader:
             streams: how many sequences the row groups form; at most one a row group.
             shuffle_rows: rows that are mixed with one another, over all streams.
             ratings: whether to read the targets' ratings.
+            shown: whether to read what was shown, where the set has it.
         """
         self.sessions = sessions
         self.encoder = encoder
@@ -117,6 +127,7 @@ class SessionReader:
         self.seed = seed
         self.cache = cache
         self.ratings = ratings
+        self.shown = shown and SHOWN in sessions.users.schema_arrow.names
         self._chunks: dict[int, SessionBatch] = {}
         self._kept = None if since_s is None else _rows_since(sessions, since_s)
         self._sizes = (
@@ -199,6 +210,8 @@ class SessionReader:
             features += [HISTORY_WEIGHT, HISTORY_TIME]
         if self.ratings:
             features.append(RATING)
+        if self.shown:
+            features.append(SHOWN)
         return list(dict.fromkeys(["user_id", "event_timestamp", *features, TARGET]))
 
     def _encode(self, table: pa.Table) -> SessionBatch:
@@ -209,7 +222,15 @@ class SessionReader:
         if self.ratings:
             values = np.asarray(list_column(table, RATING)[0], dtype=np.float32)
             ratings = values[targets.values > 0]
-        return SessionBatch(users, _known(targets, self._history(users)), ratings=ratings)
+        shown = self._shown(table) if self.shown else None
+        targets = _known(targets, self._history(users))
+        return SessionBatch(users, targets, ratings=ratings, shown=shown)
+
+    def _shown(self, table: pa.Table) -> Bag:
+        ids, offsets = list_column(table, SHOWN)
+        rows = self.encoder.items.rows(ids)
+        known = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows > 0)])
+        return Bag(rows[rows > 0], known[offsets])
 
     def _shortened(self, table: pa.Table) -> pa.Table:
         """The rows with no more of each list than the encoder reads."""

@@ -53,6 +53,9 @@ class TwoTowerModelConfig(ModelConfig):
     """Uniformly drawn negatives a batch, beside the batch's other items."""
     logq: float = 1.0
     """Strength of the correction for how often an item is among the negatives; 0 for none."""
+    shown_weight: float = 1.0
+    """How often an item that a session was shown and did not choose counts as its negative, where
+    the set has ``exposed_item_id``; 0: not read."""
     user_dropout: float = 0.1
     """Share of user ids replaced by "unknown" in training."""
     item_dropout: float = 0.1
@@ -84,7 +87,7 @@ class TwoTowerModelConfig(ModelConfig):
         for name in ("user_dropout", "item_dropout", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"model.{name} must be in [0, 1); got {value}.")
-        for name in ("num_negatives", "logq", "repeat_weight"):
+        for name in ("num_negatives", "logq", "repeat_weight", "shown_weight"):
             value = getattr(self, name)
             require(value >= 0, f"model.{name} must not be negative; got {value}.")
         require(

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ from trainer.data import SessionBatch, SessionReader
 from trainer.distributed import Process, gather_rows
 from trainer.embeddings import ShardedTables, TableConfig, stack
 from trainer.loop import Trainer
-from trainer.losses import sampled_softmax
+from trainer.losses import Shown, sampled_softmax
 from trainer.model_config import TwoTowerModelConfig
 from trainer.randomness import Stream
 from trainer.ranks import judge_vectors
@@ -173,6 +174,7 @@ class TwoTowerTask:
             since_s=_since_s(dataset.edge(config.cutoff), model.max_age_days),
             streams=config.trainer.streams,
             shuffle_rows=config.trainer.shuffle_rows,
+            shown=model.shown_weight > 0,
         )
         self.tables = ShardedTables(
             self._table_configs(config),
@@ -248,24 +250,30 @@ class TwoTowerTask:
     def prepare(self, batch: SessionBatch, step: int) -> StepInputs:
         """See ``Task``.
 
-        The candidates are the distinct targets of the whole batch and uniform negatives; each
-        process looks up its share of them.
+        The candidates are the distinct targets of the whole batch, uniform negatives and, for
+        the sessions that were shown them alone, impressions; each process looks up its share.
         """
         targets = self.process.together(batch.targets.values)
-        items = self._candidates(targets, step)
+        drawn = self._candidates(targets, step)
+        items = drawn
+        if batch.shown is not None:
+            items = np.union1d(drawn, self.process.together(batch.shown.values))
         mine = items[self.process.share_of(len(items))]
         users = self._forget(batch.users, "user_id", step, np.arange(len(batch)) + batch.first)
         shown = self._forget(self.catalogue.encoded.take(mine), "item_id", step, mine)
         stride = self.process.largest_share(batch.total) + self.process.largest_share(len(items))
-        owners = np.repeat(np.arange(len(batch)), np.diff(batch.targets.offsets))
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             "user_numbers": users.dense,
             "item_numbers": shown.dense,
-            "owner": owners,
+            "owner": _owners(batch.targets),
             "place": np.searchsorted(items, batch.targets.values),
-            "log_q": self._log_q(items, len(targets)),
+            "log_q": np.full(len(items), np.inf, dtype=np.float32),
             "weight": self._weights(batch.targets),
         }
+        arrays["log_q"][np.searchsorted(items, drawn)] = self._log_q(drawn, len(targets))
+        if batch.shown is not None:
+            arrays["shown_owner"] = _owners(batch.shown)
+            arrays["shown_place"] = np.searchsorted(items, batch.shown.values)
         return StepInputs(
             self.tables.features(stack(users.bags, shown.bags), stride),
             {name: torch.from_numpy(array) for name, array in arrays.items()},
@@ -292,7 +300,13 @@ class TwoTowerTask:
             tensors["log_q"],
             self.model.temperature,
             tensors["weight"],
+            self._shown(tensors),
         )
+
+    def _shown(self, tensors: dict[str, Tensor]) -> Shown | None:
+        if "shown_owner" not in tensors:
+            return None
+        return Shown(tensors["shown_owner"], tensors["shown_place"], self.model.shown_weight)
 
     def _candidates(self, targets: Ints, step: int) -> Ints:
         """[C] rising item rows: the whole batch's targets and uniform negatives."""
@@ -356,6 +370,10 @@ class TwoTowerTask:
         if self.process.is_first:
             shutil.rmtree(folder)
         return self.process.share(found)
+
+
+def _owners(bag: Bag) -> Ints:
+    return np.repeat(np.arange(len(bag.offsets) - 1), np.diff(bag.offsets))
 
 
 def write_item_vectors(
