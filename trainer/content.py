@@ -21,9 +21,9 @@ from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.columns import column_of
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.vocabulary import Vocabulary
+from retrieval.sources.base import unit_rows
 from retrieval.sources.content import ContentSource
 from retrieval.sources.content_features import ContentEncoder, Term, Topics, terms_of
-from retrieval.sources.similar_users import unit_rows
 from trainer.neighbours import Purchases
 from trainer.source_config import ContentConfig
 
@@ -226,6 +226,7 @@ def balanced(
     mixtures = topics.mixtures(group_counts(users, groups, len(topics.groups)).toarray())
     column = np.hstack([np.zeros((len(topics.topics), 1)), topics.topics * topics.scales])
     by_topics = mixtures @ column[:, groups]
-    factor = share / (1 - share) * by_terms.std(axis=1).mean() / by_topics.std(axis=1).mean()
+    ratio = by_terms.std(axis=1).mean() / max(float(by_topics.std(axis=1).mean()), 1e-12)
+    factor = share / (1 - share) * ratio
     scales = (topics.scales * factor).astype(np.float32)
     return Topics(topics.attribute, topics.groups, topics.topics, scales)

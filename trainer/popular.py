@@ -128,7 +128,7 @@ def buyers_by_segment(
     """Count the buyers of the last ``days`` by a user attribute as of the cut-off.
 
     Raises:
-        ConfigError: users have no such attribute, or it is missing for all of them.
+        ConfigError: there is no table of users, or it has no such attribute, or no value of it.
     """
     weight = "1.0" if half_life_days is None else f"pow(2, -age / {half_life_days})"
     query = f"""
@@ -172,6 +172,11 @@ def _segments(counted: pa.Table, items: Vocabulary, attribute: str) -> SegmentBu
 
 
 def _require_attribute(dataset: Dataset, attribute: str) -> None:
+    if not (dataset.canonical / "users.parquet").exists():
+        raise ConfigError(
+            f"{dataset.name} has no table of users, by whose {attribute} popular.by=segment "
+            "counts; take by=overall."
+        )
     with duckdb.connect() as connection:
         known = connection.sql(f"FROM {_table(dataset, 'users')} LIMIT 0").columns
     if attribute not in known or attribute in ("user_id", "event_timestamp"):

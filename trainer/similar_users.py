@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from retrieval.sources.base import Source, Transform
-from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource, unit_rows
+from retrieval.sources.base import Source, Transform, unit_rows
+from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
 from trainer.neighbours import Purchases
 from trainer.source_config import SimilarUsersConfig
 

@@ -137,6 +137,12 @@ def spans(offsets: Ints) -> Iterator[tuple[int, slice]]:
         yield user, slice(int(offsets[user]), int(offsets[user + 1]))
 
 
+def unit_rows(vectors: Floats) -> Floats:
+    """[N, D] each row divided by its length; zero rows stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)
+
+
 def empty(num_users: int, k: int) -> TopK:
     """No candidate for anybody."""
     return TopK(

@@ -28,9 +28,9 @@ from retrieval.sources.base import (
     spans,
     stacked,
     transformed,
+    unit_rows,
 )
 from retrieval.sources.content_features import ContentEncoder, Topics
-from retrieval.sources.similar_users import unit_rows
 
 CHUNK = 64
 """Users whose scores of all items are held at once."""

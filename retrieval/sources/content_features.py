@@ -23,8 +23,7 @@ import scipy.sparse as sp
 from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.errors import ArtifactError, BadInput
-from retrieval.sources.base import load_arrays, save_arrays
-from retrieval.sources.similar_users import unit_rows
+from retrieval.sources.base import load_arrays, save_arrays, unit_rows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -24,6 +24,7 @@ from retrieval.sources.base import (
     spans,
     stacked,
     transformed,
+    unit_rows,
 )
 
 Rows = npt.NDArray[np.int32]
@@ -238,9 +239,3 @@ class UserClusterSource:
 
 
 _CLUSTER_ARRAYS = ("item_factors", "centroids", "rows", "rates")
-
-
-def unit_rows(vectors: Floats) -> Floats:
-    """[N, D] each row divided by its length; zero rows stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1.0), dtype=np.float32)

@@ -105,6 +105,13 @@ def test_an_attribute_that_users_lack_is_named(dataset: Dataset) -> None:
         buyers_by_segment(dataset, dataset.edges[1], VOCABULARY, "colour", 14, None)
 
 
+def test_a_data_set_without_users_has_no_segments(dataset: Dataset) -> None:
+    (dataset.canonical / "users.parquet").unlink()
+
+    with pytest.raises(ConfigError, match="shop has no table of users"):
+        buyers_by_segment(dataset, dataset.edges[1], VOCABULARY, "segment", 14, None)
+
+
 def test_segments_that_differ_by_chance_alone_get_everybodys_rates() -> None:
     counted = SegmentBuyers(
         ("a", "b"), np.array([[0, 51.0], [0, 49.0]]), np.array([100.0, 100.0]), np.array([0, 0.5])

@@ -20,6 +20,7 @@ from retrieval.sources import PopularSource
 from tests.retrieval import shop
 from tests.trainer.shop import fit_bundle, run_config, sources_config
 from trainer.fitting import events_before, group_codes
+from trainer.sets import judged_users
 from trainer.sources import compose_sources, main, make_bundle
 
 
@@ -139,6 +140,28 @@ def test_a_quota_of_zero_leaves_a_source_out(
 
     assert "ease" not in Retriever.load(made).quotas
     assert not (made / "sources" / "ease").exists()
+
+
+def test_sources_with_a_quota_join_the_bundle(
+    bundle: Path, shop_dataset: Dataset, tmp_path: Path
+) -> None:
+    run = tmp_path / bundle.parent.name
+    shutil.copytree(bundle.parent, run, ignore=shutil.ignore_patterns("retriever"))
+    names = ["content", "similar_users", "trending"]
+    content = ["topics=1", "topics_of=category"]
+    settings = [
+        *(f"sources.quotas.{name}=5" for name in names),
+        *(f"sources.content.{setting}" for setting in content),
+        "~sources.content.weights.brand_tier",
+    ]
+
+    made = Retriever.load(make_bundle(sources_config(shop_dataset, run, *settings)))
+
+    users = judged_users(shop_dataset, "t1")
+    found = made.candidates(users)
+    assert set(names) < set(found.sources)
+    ranks = found.rank[:, [found.sources.index(name) for name in names]]
+    assert np.nanmax(ranks, axis=0).tolist() == [5, 5, 5]
 
 
 def test_an_unfinished_run_is_refused(shop_dataset: Dataset, tmp_path: Path) -> None:
