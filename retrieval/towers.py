@@ -74,8 +74,17 @@ class Tower(nn.Module):
     def forward(self, pooled: Mapping[str, Tensor], dense_BF: Tensor) -> Tensor:
         """[B, V] from the features' pooled vectors ([B, D] each) and numbers."""
         x = torch.cat([*(pooled[name] for name in self.config.features), dense_BF], dim=1)
+        if not self.config.hidden:  # both are one layer: their sum is one product instead of two
+            return F.linear(x, self.shortcut.weight + self.last.weight, self.last.bias)
         y: Tensor = self.shortcut(x) + self.network(x)
         return y
+
+    @property
+    def last(self) -> nn.Linear:
+        """The network's last layer."""
+        found = self.network[-1]
+        assert isinstance(found, nn.Linear)
+        return found
 
     def start_as_sum(self) -> None:
         """Let the tower be the sum of those features that are as wide as its vectors.
@@ -84,10 +93,8 @@ class Tower(nn.Module):
         "Accurate, Large Minibatch SGD", 2017): ids of users, histories and items then lie in one
         space from the first step on, which random layers would have to learn.
         """
-        last = self.network[-1]
-        assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            for weight in (self.shortcut.weight, last.weight, last.bias):
+            for weight in (self.shortcut.weight, self.last.weight, self.last.bias):
                 weight.zero_()
             for end, width in zip(accumulate(self.config.widths), self.config.widths, strict=True):
                 if width == self.config.dim:

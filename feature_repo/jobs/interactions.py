@@ -261,13 +261,14 @@ def _write_set(
     before = splits.before(edge)
     users = by_user(before, config.data.seed)
     service, _, _ = folder.name.split("-")
-    schema = Schema(service, FEATURES if config.neighbours else FEATURES[:1])
+    neighbours = config.neighbours if kind == "sessions" else 0
+    schema = Schema(service, FEATURES if neighbours else FEATURES[:1])
     time = dataset.edges[edge] - timedelta(microseconds=1)
     if kind == "sessions":
         tables = _sessions(users, config.folds, config.group_rows, time)
     else:
         tables = _judged(users, splits.days[edge], config.group_rows, time)
-    items = _items(before, config.neighbours, time)
+    items = _items(before, neighbours, time)
     with atomic_folder(folder) as temporary:
         rows = _write_stream(temporary / "users.parquet", tables, len(users), folder.name)
         write_table(temporary / "items.parquet", items)

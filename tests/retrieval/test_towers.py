@@ -84,3 +84,13 @@ def test_a_tower_that_starts_as_a_sum_adds_the_features_of_its_own_width() -> No
     assert torch.equal(made.item_vectors(pooled, dense[:, :0]), pooled["item_id"])
     found.square().sum().backward()
     assert all(weight.grad is not None for weight in made.user.parameters())
+
+
+def test_a_tower_without_hidden_layers_is_its_short_cut_and_its_layer_together() -> None:
+    made, (pooled, dense) = model(normalize=False), inputs()
+
+    found = made.item_vectors(pooled, dense[:, :0])
+
+    x = pooled["item_id"]
+    expected = made.item.shortcut(x) + made.item.network(x)
+    assert found.detach().numpy() == pytest.approx(expected.detach().numpy(), abs=1e-6)
