@@ -99,7 +99,7 @@ def _tuned(found: Built, vectors: ItemVectors, users: Users | None, config: Inde
     if found.kind is Kind.flat:
         timed = vectors.sample(TIMED, config.seed)
         judging = Judges(timed, np.zeros((len(timed), min(config.k, vectors.num_items)), np.int64))
-        return Tuned(Effort(), 1.0, judging.query_us(found, Effort()), 0)
+        return Tuned(Effort(), 1.0, judging.query_us(found, [Effort()])[0], 0)
     held_back = users() if callable(users) else users
     return tune(found, judges(vectors, held_back, config), config)
 

@@ -93,11 +93,12 @@ def _write_ivf(folder: Path, vectors: ItemVectors, seed: int) -> str:
     index.cp.seed, index.cp.niter = seed + 1, ROUNDS
     index.cp.max_points_per_centroid = POINTS
     index.train(vectors.sample(POINTS * clusters, seed))
-    cluster_of = _assign(index.quantizer, vectors)
+    coarse = _coarse(index.quantizer, codes)
+    cluster_of = _assign(coarse, vectors)
     order = np.argsort(cluster_of, kind="stable").astype(np.int32) + np.int32(1)
     np.save(folder / ORDER, order)
     _fill(index, folder, vectors, order, cluster_of)
-    packed, coarse = faiss.IndexIVFPQFastScan(index), _coarse(index.quantizer, codes)
+    packed = faiss.IndexIVFPQFastScan(index)
     packed.quantizer = coarse
     faiss.write_index(packed, str(folder / BASE))
     return f"{factory}fsr,Refine(SQfp16)"
@@ -117,11 +118,15 @@ def _coarse(centres: Any, codes: int) -> Any:
 
 
 def _assign(quantizer: Any, vectors: ItemVectors) -> npt.NDArray[np.int32]:
-    """[N] the cluster of each row from 1."""
+    """[N] the cluster of each row from 1: the nearest of the few that codes find."""
+    closely = faiss.IndexRefineSearchParameters(k_factor=16)
+    parameters = closely if isinstance(quantizer, faiss.IndexRefine) else None
     found = np.empty(vectors.num_items, dtype=np.int32)
     with _bar(vectors, "clusters") as bar:
         for first, chunk in vectors.chunks():
-            found[first - 1 : first - 1 + len(chunk)] = quantizer.assign(chunk, 1)[:, 0]
+            found[first - 1 : first - 1 + len(chunk)] = quantizer.search(
+                chunk, 1, params=parameters
+            )[1][:, 0]
             bar.update(len(chunk))
     return found
 

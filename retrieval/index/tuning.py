@@ -26,8 +26,8 @@ MOST_USERS = 1_024
 TIMED = 128
 """Users that are timed one by one."""
 K_FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 16.0)
-STEP = 1.1
-"""From one effort to the next."""
+STEP, LEAP, NOTHING = 1.1, 8, 2e-4
+"""From one effort to the next; efforts that are leapt over; recall that is not worth a leap."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,19 @@ class Judges:
         rows, _ = built.search_at(self.users, self.k, effort)
         return float(recall(rows, self.exact).mean())
 
-    def query_us(self, built: Built, effort: Effort) -> float:
-        """Microseconds a user, one at a time on one core; the best of three."""
+    def query_us(self, built: Built, efforts: Sequence[Effort]) -> list[float]:
+        """Microseconds a user by effort, one at a time on one core; the best of three rounds."""
         users = self.users[:TIMED]
 
-        def once() -> float:
+        def once(effort: Effort) -> float:
             started = time.thread_time()
             for place in range(len(users)):
                 built.search_at(users[place : place + 1], self.k, effort)
             return (time.thread_time() - started) / len(users) * 1e6
 
         with one_thread():
-            return min(once() for _ in range(3))
+            rounds = [[once(effort) for effort in efforts] for _ in range(3)]
+        return [min(times) for times in zip(*rounds, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -109,29 +110,43 @@ def tune(built: Built, judging: Judges, config: IndexConfig) -> Tuned:
         IndexRefused: none reaches it.
     """
     choosing, telling = judging.half(0), judging.half(1)
-    ladders = list(_ladders(built, choosing.k))
-    found = [
-        effort
-        for ladder in ladders
-        if (effort := _least(ladder, lambda e: choosing.recall(built, e), config.target_recall))
-    ]
-    if not found:
-        best = max(choosing.recall(built, ladder[-1]) for ladder in ladders)
-        raise IndexRefused(_refusal(built.kind, best, config, len(choosing)))
-    effort = min(found, key=lambda effort: choosing.query_us(built, effort))
+    found = _enough(built, choosing, config)
+    times = choosing.query_us(built, found)
+    effort = found[int(np.argmin(times))]
     told = telling.recall(built, effort)
     while told < config.target_recall:
         effort = _more(built, effort, config, told, len(telling))
         told = telling.recall(built, effort)
-    return Tuned(effort, told, choosing.query_us(built, effort), len(telling))
+    return Tuned(effort, told, choosing.query_us(built, [effort])[0], len(telling))
+
+
+def _enough(built: Built, choosing: Judges, config: IndexConfig) -> list[Effort]:
+    """Of each ladder the least effort that reaches the wanted recall.
+
+    Raises:
+        IndexRefused: none does.
+    """
+    found: list[Effort] = []
+    start = 0
+    for ladder in _ladders(built, choosing.k):
+        rung = _least(ladder, lambda e: choosing.recall(built, e), config.target_recall, start)
+        if rung is None:
+            break
+        found.append(ladder[rung])
+        start = rung
+    if not found:
+        best = choosing.recall(built, next(_ladders(built, choosing.k))[-1])
+        raise IndexRefused(_refusal(built.kind, best, config, len(choosing)))
+    return found
 
 
 def _ladders(built: Built, k: int) -> Iterator[list[Effort]]:
-    """Efforts from little to all, one way of growing after the other."""
+    """Efforts from little to all. Where one ladder fails, so do those after it; and they need at
+    least the rung that it needs."""
     match built.kind:
         case Kind.ivf_pq:
             nlist = faiss.extract_index_ivf(built.index).nlist
-            for factor in K_FACTORS:
+            for factor in reversed(K_FACTORS):
                 start = Effort(k_factor=factor, candidates=int(np.ceil(factor * k)))
                 yield [replace(start, nprobe=nprobe) for nprobe in _steps(1, nlist)]
         case _:
@@ -148,19 +163,28 @@ def _steps(least: int, most: int) -> list[int]:
 
 
 def _least(
-    ladder: Sequence[Effort], measure: Callable[[Effort], float], target: float
-) -> Effort | None:
-    """The first rung that reaches ``target``, by halving; None where the last does not."""
-    low, high = 0, len(ladder) - 1
-    if measure(ladder[high]) < target:
-        return None
+    ladder: Sequence[Effort], measure: Callable[[Effort], float], target: float, start: int
+) -> int | None:
+    """The first rung from ``start`` on that reaches ``target``: by leaps up, then by halving.
+
+    None where the last does not, or where a leap gained nothing, and the next would cost more.
+    """
+    low, high, reached = start, start, measure(ladder[start])
+    while reached < target:
+        low, before = high + 1, reached
+        if low == len(ladder):
+            return None
+        high = min(high + LEAP, len(ladder) - 1)
+        reached = measure(ladder[high])
+        if reached < min(target, before + NOTHING):
+            return None
     while low < high:
         middle = (low + high) // 2
         if measure(ladder[middle]) >= target:
             high = middle
         else:
             low = middle + 1
-    return ladder[low]
+    return high
 
 
 def _more(built: Built, effort: Effort, config: IndexConfig, told: float, num_users: int) -> Effort:
