@@ -90,7 +90,7 @@ def judge_source(
     """
     found: dict[str, list[Floats]] = {}
     starts = range(0, len(rows), CHUNK)
-    for start in tqdm(starts, desc=f"Judging {source.name}", unit="k users"):
+    for start in tqdm(starts, desc=f"Judging {source.name}", unit="k users", disable=None):
         own = None if vectors is None else vectors[start : start + CHUNK]
         judged = Judged.of(rows.slice(start, CHUNK), encoder, own)
         ranked = source.top(judged.users, max(lengths)).item_row
