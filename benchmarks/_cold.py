@@ -131,7 +131,7 @@ class Universe:
         found = TrainingSet.open(self.shop.seen, "ranking_v1", "users", self.cutoff)
         profiles = read_table(self.shop.whole.canonical / "users.parquet")
         order = {user: place for place, user in enumerate(profiles.column("user_id").to_pylist())}
-        mine = profiles.take([order[user] for user in users])
+        mine = profiles.take(pa.array([order[user] for user in users], pa.int64()))
         columns = {}
         for field in found.users.schema_arrow:
             known = field.name in mine.column_names

@@ -30,7 +30,7 @@ from feature_repo.contract.errors import ConfigError
 from retrieval.metrics import recall_at_k
 from retrieval.sources import Source
 from trainer.distributed import set_up_logging
-from trainer.evaluation.plots import DPI, INK, SOFT, SYSTEM, save_figure
+from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure
 from trainer.fitting import Fitting, fit_source
 from trainer.judge import Judged
 from trainer.source_config import (
@@ -65,6 +65,8 @@ LENGTHS = (50, 200)
 NEW_USERS, NEW_ITEMS, AMONG_NEW = "new users", "new items", "new items among new"
 BEGUN = (0, 1, 2, FIRST)
 """Items that are known of a new user."""
+POPULAR = "popular"
+"""The source that the others are held against."""
 CUTOFFS = {"validation": "t1", "test": "t2"}
 
 
@@ -92,7 +94,7 @@ def models(config: Config) -> dict[str, FittedModelConfig]:
     found: dict[str, FittedModelConfig] = {
         "content": ContentConfig(),
         "content, no topics": ContentConfig(topics=0),
-        "popular": PopularConfig(),
+        POPULAR: PopularConfig(),
         "popular, decayed": PopularConfig(days=84, half_life_days=14.0),
         "popular by category": PopularConfig(by=By.category),
         "trending": TrendingConfig(),
@@ -201,20 +203,41 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _bars(axis: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
-    mine = sorted(rows, key=lambda row: row[f"recall@{LENGTHS[-1]}"])
-    values = [row[f"recall@{LENGTHS[-1]}"] for row in mine]
-    errors = [row[f"± {LENGTHS[-1]}"] or 0.0 for row in mine]
-    axis.barh([row["source"] for row in mine], values, xerr=errors, color=SYSTEM, ecolor=SOFT)
-    axis.set_title(f"{title}: recall@{LENGTHS[-1]}", loc="left", fontsize=10, color=INK)
+    """The sources that find anything, popular in grey, and how many others find nothing."""
+    length = f"recall@{LENGTHS[-1]}"
+    shown = [row for row in rows if row[length] > 0 or row["source"] == POPULAR]
+    shown = sorted(shown, key=lambda row: float(row[length]))
+    none = f"{len(rows) - len(shown)} others"
+    values = [0.0, *(row[length] for row in shown)]
+    errors = [0.0, *(row[f"± {LENGTHS[-1]}"] or 0.0 for row in shown)]
+    names = [none, *(row["source"] for row in shown)]
+    colours = [COLOURS[POPULAR] if name == POPULAR else SYSTEM for name in names]
+    axis.barh(names, values, xerr=errors, color=colours, ecolor=INK)
+    for place, (value, error) in enumerate(zip(values, errors, strict=True)):
+        axis.annotate(
+            f"{value:.3f}",
+            (value + error, place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+            color=SOFT,
+        )
+    axis.set_xlim(0, 1.18 * max(v + e for v, e in zip(values, errors, strict=True)))
+    axis.set_title(f"{title}: {length}", loc="left", fontsize=10, color=INK)
     _plain(axis)
 
 
 def _lines(axis: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """How the sources grow with what is known; of the popular lists, the plain one."""
     recalls = {(row["source"], row["question"]): row[f"recall@{LENGTHS[-1]}"] for row in rows}
-    names = dict.fromkeys(row["source"] for row in rows if row["question"] == after(FIRST))
-    best = sorted(names, key=lambda name: -recalls[name, after(FIRST)])[:7]
-    for name in best:
-        axis.plot(BEGUN, [recalls[name, after(count)] for count in BEGUN], "o-", label=name)
+    names = {name for name, question in recalls if question == after(FIRST)}
+    names -= {name for name in names if name.startswith("popular") and name != POPULAR}
+    for name in sorted(names, key=lambda name: -recalls[name, after(FIRST)])[:6]:
+        colour = COLOURS[POPULAR] if name == POPULAR else None
+        values = [recalls[name, after(count)] for count in BEGUN]
+        axis.plot(BEGUN, values, "o-", label=name, color=colour)
+    axis.set_xticks(BEGUN)
     axis.set_xlabel("known items of a new user", fontsize=9, color=SOFT)
     axis.set_title(f"begun users: recall@{LENGTHS[-1]}", loc="left", fontsize=10, color=INK)
     axis.set_ylim(bottom=0)
