@@ -6,17 +6,15 @@ import pytest
 
 from feature_repo.contract.errors import ConfigError
 from retrieval.index import Kind
-from trainer.config import RunConfig, choices, compose
-from trainer.model_config import TwoTowerModelConfig
-from trainer.wide_deep_config import WideDeepModelConfig
+from trainer.config import RunConfig, choices, compose, name_of
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_every_experiment_composes(experiment: str) -> None:
     config = compose([f"experiment={experiment}", "cutoff=t1"])
 
-    expected = TwoTowerModelConfig if "two_tower" in experiment else WideDeepModelConfig
-    assert isinstance(config.model, expected)
+    file = experiment.rpartition("/")[2]
+    assert file.startswith(name_of(config.model))
     assert config.experiment != RunConfig.experiment
 
 
