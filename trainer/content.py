@@ -72,9 +72,17 @@ def fit_content(
         groups = placed(topics.groups_of(items), rows, vocabulary.num_rows)
         topics = balanced(topics, groups, matrix, own, config.topics_share)
         vectors = np.hstack([own, placed(topics.vectors_of(items), rows, vocabulary.num_rows)])
+    named = named_items(purchases, config.max_buyers)
     return ContentSource(
-        name, encoder, topics, vectors, groups, config.transform, half_life_days, new_only
+        name, encoder, topics, vectors, groups, named, config.transform, half_life_days, new_only
     )
+
+
+def named_items(purchases: Purchases, max_buyers: int | None) -> npt.NDArray[np.bool_]:
+    """[R] items with at most so many buyers; null: all."""
+    if max_buyers is None:
+        return np.ones(purchases.num_rows, dtype=np.bool_)
+    return purchases.buyers() <= max_buyers
 
 
 def _require_columns(items: pa.Table, config: ContentConfig) -> None:

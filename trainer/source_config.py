@@ -187,6 +187,8 @@ class ContentConfig(FittedModelConfig):
     """Item column that makes the groups."""
     topics_share: float = 0.5
     """Share of topics in the score, by its deviation over the items."""
+    max_buyers: int | None = None
+    """Most buyers of the items that are named, 0 for those that nobody bought; null: all items."""
     transform: Transform = Transform.LOG
 
     def __post_init__(self) -> None:
@@ -203,6 +205,10 @@ class ContentConfig(FittedModelConfig):
         for name in ("vectors_share", "topics_share"):
             value = getattr(self, name)
             require(0 < value < 1, f"content.{name} must be between 0 and 1; got {value}.")
+        require(
+            self.max_buyers is None or self.max_buyers >= 0,
+            f"content.max_buyers must not be negative, or null; got {self.max_buyers}.",
+        )
 
 
 def require_positive(model: str, **values: float) -> None:

@@ -32,6 +32,7 @@ from retrieval.sources.base import (
 )
 from retrieval.sources.content_features import ContentEncoder, Topics
 
+_ARRAYS = ("item_vectors", "groups", "named")
 CHUNK = 64
 """Users whose scores of all items are held at once."""
 
@@ -52,6 +53,8 @@ class ContentSource:
     """[R, D + P]"""
     groups: npt.NDArray[np.int32]
     """[R] group of each item, from 1; all zero without topics."""
+    named: npt.NDArray[np.bool_]
+    """[R] items that lists may hold, such as those with few buyers."""
     transform: Transform
     half_life_days: float
     new_only: bool = False
@@ -110,7 +113,7 @@ class ContentSource:
             for place, mine in enumerate(scores):
                 if self.new_only:
                     mine[users.known(first + place)] = 0.0
-                kept = np.flatnonzero(mine > 0)
+                kept = np.flatnonzero((mine > 0) & self.named)
                 lists.append(best(kept, mine[kept], k))
         return stacked(lists, k)
 
@@ -129,7 +132,7 @@ class ContentSource:
         self.encoder.save(folder)
         if self.topics is not None:
             self.topics.save(folder)
-        save_arrays(folder, item_vectors=self.item_vectors, groups=self.groups)
+        save_arrays(folder, **{name: getattr(self, name) for name in _ARRAYS})
 
     @staticmethod
     def load(folder: Path, name: str, settings: dict[str, Any]) -> ContentSource:
@@ -140,13 +143,14 @@ class ContentSource:
             name: of the source.
             settings: its ``about``.
         """
-        arrays = load_arrays(folder, "item_vectors", "groups")
+        arrays = load_arrays(folder, *_ARRAYS)
         return ContentSource(
             name,
             ContentEncoder.load(folder),
             Topics.load(folder) if settings["topics"] else None,
             arrays["item_vectors"],
             arrays["groups"],
+            arrays["named"],
             Transform(settings["transform"]),
             float(settings["half_life_days"]),
             bool(settings["new_only"]),

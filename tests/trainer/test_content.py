@@ -97,6 +97,17 @@ def test_an_item_that_nobody_bought_is_named_to_those_who_buy_its_like() -> None
     assert set(top.item_row[0]) == {2, 4}
 
 
+def test_items_with_many_buyers_may_be_left_out() -> None:
+    bought_by = {0: {1, 2, 3, 5, 6, 7}, 1: {2, 6}, 2: set()}
+    for max_buyers, left_out in bought_by.items():
+        top = fit(config(max_buyers=max_buyers)).top(one_user(3), 8)
+
+        rows = set(top.item_row[0]) - {0}
+        assert 4 in rows
+        assert not rows & left_out
+        assert (2 in rows) == (2 not in left_out)
+
+
 @pytest.mark.parametrize("topics", [0, 2])
 def test_an_item_outside_of_the_vocabulary_has_a_vector(topics: int) -> None:
     found = fit(config(topics=topics))

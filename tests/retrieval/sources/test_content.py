@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import log, sqrt
 from pathlib import Path
 
@@ -30,6 +31,7 @@ ITEMS = pa.table(
     }
 )
 TERMS = [("category", "drink"), ("category", "fruit"), ("title", "apple"), ("title", "red")]
+ALL = np.ones(5, dtype=np.bool_)
 SCALES = np.array([2.0, 1.0, 1.0, 0.5], dtype=np.float32)
 
 
@@ -136,13 +138,13 @@ def source(new_only: bool = False, with_topics: bool = True) -> ContentSource:
     if not with_topics:
         groups = np.zeros(5, dtype=np.int32)
         return ContentSource(
-            "content", encoder(), None, own, groups, Transform.BINARY, 56.0, new_only
+            "content", encoder(), None, own, groups, ALL, Transform.BINARY, 56.0, new_only
         )
     shared = np.vstack([np.zeros((1, 2), np.float32), topics().vectors_of(ITEMS)])
     groups = np.array([0, *topics().groups_of(ITEMS)], dtype=np.int32)
     vectors = np.hstack([own, shared])
     return ContentSource(
-        "content", encoder(), topics(), vectors, groups, Transform.BINARY, 56.0, new_only
+        "content", encoder(), topics(), vectors, groups, ALL, Transform.BINARY, 56.0, new_only
     )
 
 
@@ -161,6 +163,14 @@ def test_alike_items_are_named_though_nobody_bought_them() -> None:
     terms = 2 * 1 / sqrt(2) / sqrt(2 + (0.5 * (1 + log(2))) ** 2)
     assert top.item_row.tolist() == [[2, 0, 0]]
     assert top.score[0, 0] == pytest.approx(terms, rel=1e-5)
+
+
+def test_lists_hold_only_the_items_that_may_be_named() -> None:
+    made = source(with_topics=False)
+    unsold = replace(made, named=np.array([False, False, True, True, True]))
+
+    assert made.top(users({1: 1.0}), 2).item_row.tolist() == [[1, 2]]
+    assert unsold.top(users({1: 1.0}), 2).item_row.tolist() == [[2, 0]]
 
 
 def test_topics_add_to_the_cosine() -> None:
