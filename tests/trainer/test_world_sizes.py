@@ -114,6 +114,37 @@ def test_rankers_too_have_the_losses_of_one(shop_dataset: Dataset, tmp_path: Pat
     assert len(losses(folders[0])) >= 10
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["model=mf", "model.loss=bpr", "model.num_negatives=3"],
+        ["model=lightgcn", "model.layers=2", "model.num_negatives=10"],
+        ["model=graphsage", *SMALL[7:], "model.graph.neighbours=5", "model.graph.sampled=3"],
+    ],
+    ids=["mf", "lightgcn", "graphsage"],
+)
+def test_other_candidate_models_have_the_losses_of_one(
+    model: list[str], shop_dataset: Dataset, tmp_path: Path
+) -> None:
+    width = [] if model[0] == "model=graphsage" else ["model.dim=8"]
+    folders = []
+    for world_size in (1, 2):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        folders.append(
+            finished(
+                [
+                    *(*torchrun, f"--nproc-per-node={world_size}", "-m", "trainer", *model, *width),
+                    *("cutoff=t1", "trainer.batch_size=16", "trainer.epochs=1"),
+                    *("trainer.log_every=1", "sharding.row_wise_from=10", "sharding.device=cpu"),
+                    *shop.overrides(shop_dataset, tmp_path / f"{world_size}"),
+                ]
+            )
+        )
+
+    assert losses(folders[1]) == pytest.approx(losses(folders[0]), abs=1e-5)
+    assert len(losses(folders[0])) >= 10
+
+
 def test_half_precision_tables_differ_by_noise_alone(
     shop_dataset: Dataset, alone: Path, tmp_path: Path
 ) -> None:
