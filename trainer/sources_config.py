@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from retrieval.index import IndexConfig
 from trainer.config import DataChoice
+from trainer.graph_filter_config import GraphFilterConfig
 from trainer.model_config import require
 from trainer.source_config import (
     By,
@@ -37,6 +38,7 @@ def _quotas() -> dict[str, int]:
         "trending": 0,
         "content": 0,
         "similar_users": 0,
+        "graph_filter": 0,
     }
 
 
@@ -60,6 +62,7 @@ class SourceSettings:
     trending: TrendingConfig = field(default_factory=TrendingConfig)
     content: ContentConfig = field(default_factory=ContentConfig)
     similar_users: SimilarUsersConfig = field(default_factory=SimilarUsersConfig)
+    graph_filter: GraphFilterConfig = field(default_factory=GraphFilterConfig)
     runs: dict[str, str] = field(default_factory=dict)
     """Source -> folder of a finished run at the same cut-off (model=mf, lightgcn, ials, ...) whose
     model becomes the source, over the same items as the two-tower run."""

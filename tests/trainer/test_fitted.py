@@ -18,6 +18,7 @@ from trainer.sets import judged_users
 MODELS = [
     ["ease"],
     ["item_knn"],
+    ["graph_filter"],
     ["groups", "model.groups=[category]"],
     ["popular"],
     ["popular", "model.half_life_days=7"],
