@@ -153,3 +153,26 @@ def test_impossible_settings_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="graph_filter"):
         GraphFilterConfig(rank, half_rank, neighbours=neighbours, sharpness=sharpness)
+
+
+def test_of_many_co_bought_items_those_of_the_largest_products_are_considered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = replace(WHOLE, neighbours=2)
+    exact = dense(*fit_graph_filter(made_purchases(), config))
+    monkeypatch.setattr("trainer.graph_filter.CONSIDERED", 1)
+
+    found = dense(*fit_graph_filter(made_purchases(), config))
+
+    graph = normalised(
+        made_purchases().matrix(Transform.BINARY), config.user_exponent, config.item_exponent
+    )
+    bought = made_purchases().buyers().clip(min=1) ** config.popularity_exponent
+    raised = (1.0 - GraphFilter.of(graph, 8, 3, seed=0).diagonal()) ** -config.self_exponent
+    products = (graph.T @ graph).toarray() * bought * raised
+    np.fill_diagonal(products, 0.0)
+    for row in range(1, 9):
+        considered = np.argsort(-products[row])[:2]
+        assert set(np.flatnonzero(found[row])) <= set(considered)
+        agreed = np.intersect1d(np.flatnonzero(exact[row]), np.flatnonzero(found[row]))
+        assert found[row, agreed] == pytest.approx(exact[row, agreed], rel=1e-4)
