@@ -47,7 +47,7 @@ def read_negatives(path: Path) -> dict[tuple[int, int], Ints]:
 
 
 def drawn_negatives(rows: pa.Table, encoder: Encoder, seed: int) -> dict[tuple[int, int], Ints]:
-    """The like for any judged users: each one's first held-out item, and items not bought."""
+    """The like for any judged users: one held-out item of each, and items not bought."""
     rng = np.random.default_rng(seed)
     every = np.asarray(encoder.items.ids)
     targets, offsets = list_column(rows, TARGET)
@@ -59,7 +59,7 @@ def drawn_negatives(rows: pa.Table, encoder: Encoder, seed: int) -> dict[tuple[i
         if stop > start:
             others = np.setdiff1d(every, np.concatenate([before, bought[start:stop]]))
             drawn = rng.choice(others, NUM_NEGATIVES, replace=False)
-            found[int(user), int(bought[start])] = drawn.astype(np.int64)
+            found[int(user), int(bought[rng.integers(start, stop)])] = drawn.astype(np.int64)
     return found
 
 

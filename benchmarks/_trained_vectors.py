@@ -1,4 +1,4 @@
-"""Item and user vectors of a two-tower model that ``python -m trainer`` trained on a made-up shop."""
+"""Vectors of items and users by a two-tower model that was trained on a made-up shop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from retrieval.inputs import encode_users
 from retrieval.towers import TwoTower, pooled_inputs
 from trainer.config import RunConfig, compose
 from trainer.runs import identity, run_name
-from trainer.sets import SERVICE, judged_users, TrainingSet, fit_encoder
+from trainer.sets import SERVICE, TrainingSet, fit_encoder, judged_users
 from trainer.two_tower import FOLDER, VECTORS
 
 log = logging.getLogger(__name__)
