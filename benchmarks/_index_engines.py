@@ -77,9 +77,7 @@ class Shoprec(Engine):
         if self.index.kind is Kind.hnsw:
             yield from (Effort(ef_search=ef) for ef in (100, 130, 170, 220, 300, 400, 600, 900))
             return
-        for nprobe, factor in product(
-            (16, 20, 24, 28, 32, 40, 48, 64, 96, 128), (1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
-        ):
+        for nprobe, factor in product((16, 22, 28, 36, 44, 56, 80, 120, 170), (1.5, 2.0, 3.0)):
             yield Effort(nprobe=nprobe, k_factor=factor)
 
     def search(self, users: Floats, k: int, effort: Any, threads: int) -> Ints:
@@ -119,8 +117,7 @@ class Scann(Engine):
 
     def efforts(self) -> Iterator[Any]:
         """See ``Engine``."""
-        leaves = (8, 12, 16, 20, 24, 28, 32, 40, 50, 64, 80, 120, 160)
-        yield from product(leaves, (130, 150, 200, 250, 300, 400))
+        yield from product((9, 12, 16, 20, 26, 34, 48, 70, 110), (150, 200, 300))
 
     def search(self, users: Floats, k: int, effort: Any, threads: int) -> Ints:
         """See ``Engine``."""

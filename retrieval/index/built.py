@@ -6,7 +6,7 @@ so that what a search re-ranks lies close together in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -78,6 +78,8 @@ class Built:
     """Microseconds that a search for one user took when the effort was chosen."""
     kept: Any = None
     """What the index's memory belongs to."""
+    _said: dict[tuple[Effort, int], Any] = field(default_factory=dict, repr=False, compare=False)
+    """FAISS's form of efforts, by effort and length of the list."""
 
     @property
     def num_items(self) -> int:
@@ -91,11 +93,13 @@ class Built:
 
     def search(self, users_BV: Floats, k: int) -> tuple[Ints, Floats]:
         """[B, k] rows, best first, and their scores; 0 and -inf where none was found."""
-        return self._found(users_BV, k, self._parameters(self.effort, k))
+        return self.search_at(users_BV, k, self.effort)
 
     def search_at(self, users_BV: Floats, k: int, effort: Effort) -> tuple[Ints, Floats]:
         """As ``search``, with another effort."""
-        return self._found(users_BV, k, self._parameters(effort, k))
+        if (effort, k) not in self._said:  # making one takes half as long as a search
+            self._said[effort, k] = self._parameters(effort, k)
+        return self._found(users_BV, k, self._said[effort, k])
 
     def search_allowed(
         self, users_BV: Floats, k: int, allowed: Allowed | None, hidden: Hidden | None
