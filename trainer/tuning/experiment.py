@@ -18,7 +18,13 @@ from trainer.tuning.config import GROUP, Direction, SearchConfig, as_override, l
 from trainer.wide_deep_config import WideDeepModelConfig
 
 METRICS: dict[type[ModelConfig], tuple[str, ...]] = {
-    TwoTowerModelConfig: ("recall_all_200", "recall_new_200"),
+    TwoTowerModelConfig: (
+        "recall_all_200",
+        "recall_new_200",
+        "recall_new_20",
+        "ndcg_new_20",
+        "ndcg_new_200",
+    ),
     WideDeepModelConfig: ("ndcg@10", "precision@10"),
 }
 """What each model measures on the window after its cut-off."""
