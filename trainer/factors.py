@@ -21,12 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from feature_repo.contract.artifacts import atomic_folder, write_json
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
-from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Schema
 from feature_repo.contract.tables import Tables
 from retrieval.sources import FactorSource
@@ -35,11 +33,11 @@ from trainer.data import SessionBatch, SessionReader
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, TableConfig
 from trainer.factor_config import FactorLoss, FactorModelConfig
-from trainer.fitted import FOLDER
+from trainer.fitted import FOLDER, write_fitted
 from trainer.judge import judge_source
 from trainer.loop import Trainer
 from trainer.losses import sampled_softmax
-from trainer.randomness import Stream
+from trainer.negatives import drawn_items, log_inclusion
 from trainer.runs import Run
 from trainer.sets import (
     RATING,
@@ -190,8 +188,7 @@ class FactorTask(ABC):
         owner = np.repeat(np.arange(len(batch)) + batch.first, sizes)
         within = np.arange(len(owner)) - np.repeat(batch.targets.offsets[:-1], sizes)
         place = (owner * _PAIRS + within)[:, None] * self._drawn + np.arange(self._drawn)
-        drawn = uniform(key(self.seed, Stream.NEGATIVES, step), place.ravel())
-        rows = 1 + (drawn * (self.encoder.items.num_rows - 1)).astype(np.int64)
+        rows = drawn_items(self.seed, step, place.ravel(), self.encoder.items.num_rows)
         return rows.reshape(place.shape)
 
     def _candidates(self, targets: Ints, pairs: Ints, step: int) -> Ints:
@@ -201,19 +198,15 @@ class FactorTask(ABC):
         if self.model.num_negatives is None:
             return np.arange(1, self.encoder.items.num_rows, dtype=np.int64)
         places = np.arange(self._drawn, dtype=np.int64)
-        drawn = uniform(key(self.seed, Stream.NEGATIVES, step), places)
-        negatives = 1 + (drawn * (self.encoder.items.num_rows - 1)).astype(np.int64)
+        negatives = drawn_items(self.seed, step, places, self.encoder.items.num_rows)
         return np.unique(np.concatenate([targets, negatives]))
 
     def _log_q(self, items: Ints, num_targets: int) -> Floats:
         """[C] log of the probability that an item is a candidate, times the strength."""
         if self.model.num_negatives is None or not self.model.sampled:
             return np.zeros(len(items), dtype=np.float32)
-        absent = num_targets * np.log1p(-np.minimum(self.share[items], 1 - 1e-9))
-        absent += self._drawn * np.log1p(-1.0 / self.encoder.items.num_rows)
-        log_q = np.log(np.maximum(-np.expm1(absent), 1e-12))
-        found: Floats = (self.model.logq * log_q).astype(np.float32)
-        return found
+        num_rows = self.encoder.items.num_rows
+        return log_inclusion(self.share[items], num_targets, self._drawn, num_rows, self.model.logq)
 
     def _penalty(self, users: Tensor, items: Tensor) -> Tensor:
         lengths: Tensor = users.square().sum(dim=1).mean() + items.square().sum(dim=1).mean()
@@ -238,13 +231,9 @@ class FactorTask(ABC):
         others_TN = torch.einsum("tv,tnv->tn", users_TV, items_CV[tensors["pairs"]])
         return (F.softplus(others_TN - scores_T[:, None]).mean(dim=1) * weight).sum()
 
-    def source(self, folder: Path) -> FactorSource:
-        """The model as it is; vectors lie in ``folder``, on a disk that all processes share.
-
-        A collective: each process writes its rows of the tables.
-        """
-        self.tables.export_tables(folder / "tables")
-        tables = Tables.load(folder / "tables").tables
+    def _read(self, folder: Path) -> FactorSource:
+        """The model whose tables were exported into ``folder``."""
+        tables = Tables.load(folder).tables
         users, items = (
             torch.from_numpy(np.array(tables[name].values)).to(self.process.device)
             for name in ("user_id", "item_id")
@@ -257,9 +246,10 @@ class FactorTask(ABC):
         if self.judged is None:
             return {}
         folder = self.folder / "evaluation"
-        source = self.source(folder)
+        self.tables.export_tables(folder)
         found: dict[str, float] = {}
         if self.process.is_first:
+            source = self._read(folder)
             if self.explicit:
                 found = {"rmse": rating_error(source, self.judged, self.encoder)}
             else:
@@ -268,14 +258,11 @@ class FactorTask(ABC):
         return self.process.share(found)
 
     def export(self, target: Path) -> None:
-        """Write the run's ``source/``; a collective."""
+        """Write the run's ``source/``; a collective: each process writes its rows of the tables."""
         folder = self.folder / "export"
-        source = self.source(folder)
+        self.tables.export_tables(folder)
         if self.process.is_first:
-            with atomic_folder(target) as made:
-                self.encoder.save(made / "encoder")
-                source.save(made / "sources" / source.name)
-                write_json(made / "source.json", {"name": source.name, **source.about})
+            write_fitted(target, self._read(folder), self.encoder)
             shutil.rmtree(folder)
         self.process.barrier()
 

@@ -55,15 +55,20 @@ def _fit(
     source = fit_source(name_of(model), model, fitting)
     seconds = time.monotonic() - started
     log.info("%s: fitted in %.1f s.", type(model).__name__, seconds)
-    with atomic_folder(target) as folder:
-        encoder.save(folder / "encoder")
-        source.save(folder / "sources" / source.name)
-        write_json(folder / "source.json", {"name": source.name, **source.about})
+    write_fitted(target, source, encoder)
     found: dict[str, float] = {"fit_seconds": seconds}
     if config.validate:
         judged = judged_users(dataset, config.cutoff)
         found |= judge_source(source, judged, encoder)
     return found
+
+
+def write_fitted(target: Path, source: Source, encoder: Encoder) -> None:
+    """Write a source and the encoder whose item rows it names, for ``load_fitted``."""
+    with atomic_folder(target) as folder:
+        encoder.save(folder / "encoder")
+        source.save(folder / "sources" / source.name)
+        write_json(folder / "source.json", {"name": source.name, **source.about})
 
 
 def load_fitted(run: Path, name: str | None = None) -> tuple[Source, Encoder]:

@@ -41,6 +41,7 @@ from trainer.embeddings import ShardedTables, TableConfig, stack
 from trainer.loop import Trainer
 from trainer.losses import Shown, sampled_softmax
 from trainer.model_config import TwoTowerModelConfig
+from trainer.negatives import drawn_items, log_inclusion
 from trainer.randomness import Stream
 from trainer.ranks import judge_vectors
 from trainer.runs import Run
@@ -311,17 +312,17 @@ class TwoTowerTask:
     def _candidates(self, targets: Ints, step: int) -> Ints:
         """[C] rising item rows: the whole batch's targets and uniform negatives."""
         places = np.arange(self.model.num_negatives, dtype=np.int64)
-        drawn = uniform(key(self.seed, Stream.NEGATIVES, step), places)
-        negatives = 1 + (drawn * (self.encoder.items.num_rows - 1)).astype(np.int64)
+        negatives = drawn_items(self.seed, step, places, self.encoder.items.num_rows)
         return np.unique(np.concatenate([targets, negatives]))
 
     def _log_q(self, items: Ints, num_targets: int) -> Floats:
-        """[C] log of the probability that an item is among the candidates, times the strength."""
-        absent = num_targets * np.log1p(-np.minimum(self.catalogue.share[items], 1 - 1e-9))
-        absent += self.model.num_negatives * np.log1p(-1.0 / self.encoder.items.num_rows)
-        log_q = np.log(np.maximum(-np.expm1(absent), 1e-12))
-        found: Floats = (self.model.logq * log_q).astype(np.float32)
-        return found
+        return log_inclusion(
+            self.catalogue.share[items],
+            num_targets,
+            self.model.num_negatives,
+            self.encoder.items.num_rows,
+            self.model.logq,
+        )
 
     def _weights(self, targets: Bag) -> Floats:
         """[T] weights of which the mean over the processes of their sums is one."""

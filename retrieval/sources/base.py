@@ -43,6 +43,10 @@ class UserBatch:
     def __len__(self) -> int:
         return len(self.histories)
 
+    def worth(self, transform: Transform, half_life_days: float) -> Floats:
+        """[N] what each entry of the histories is worth now."""
+        return transformed(self.histories.weight_at(self.now_s, half_life_days), transform)
+
     def known(self, user: int) -> Ints:
         """Rows that a source of new items leaves out: the history and what is excluded."""
         start, stop = self.histories.offsets[user], self.histories.offsets[user + 1]

@@ -27,7 +27,6 @@ from retrieval.sources.base import (
     save_arrays,
     spans,
     stacked,
-    transformed,
     unit_rows,
 )
 from retrieval.sources.content_features import ContentEncoder, Topics
@@ -84,8 +83,7 @@ class ContentSource:
 
     def profiles(self, users: UserBatch) -> Floats:
         """[B, D + P] user vectors; zero for a user of whose history nothing is known."""
-        weights = users.histories.weight_at(users.now_s, self.half_life_days)
-        worth = transformed(weights, self.transform)
+        worth = users.worth(self.transform, self.half_life_days)
         own = np.zeros((len(users), self._own), dtype=np.float32)
         counts = np.zeros((len(users), self._num_groups + 1), dtype=np.float32)
         for user, part in spans(users.histories.offsets):

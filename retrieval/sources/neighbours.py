@@ -21,7 +21,6 @@ from retrieval.sources.base import (
     save_arrays,
     spans,
     stacked,
-    transformed,
     where_in,
 )
 
@@ -65,7 +64,7 @@ class NeighbourSource:
 
     def top(self, users: UserBatch, k: int) -> TopK:
         """See ``Source``."""
-        histories, worth = users.histories, self._worth(users)
+        histories, worth = users.histories, users.worth(self.transform, self.half_life_days)
         lists = []
         for user, part in spans(histories.offsets):
             scores = self.scores(histories.item_row[part], worth[part])
@@ -78,7 +77,7 @@ class NeighbourSource:
 
     def score(self, users: UserBatch, offsets: Ints, item_row: Ints) -> Floats:
         """See ``Source``; NaN for what is nobody's neighbour."""
-        histories, worth = users.histories, self._worth(users)
+        histories, worth = users.histories, users.worth(self.transform, self.half_life_days)
         found = np.full(len(item_row), np.nan, dtype=np.float32)
         for user, part in spans(offsets):
             mine = slice(int(histories.offsets[user]), int(histories.offsets[user + 1]))
@@ -86,10 +85,6 @@ class NeighbourSource:
             place, known = where_in(item_row[part], self.universe)
             found[part] = np.where(known, scores[place], np.nan)
         return found
-
-    def _worth(self, users: UserBatch) -> Floats:
-        weights = users.histories.weight_at(users.now_s, self.half_life_days)
-        return transformed(weights, self.transform)
 
     def scores(self, history_rows: Ints, worth: Floats) -> npt.NDArray[np.float64]:
         """[U] the score of each item of the universe for one history."""

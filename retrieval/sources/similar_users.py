@@ -23,7 +23,6 @@ from retrieval.sources.base import (
     save_arrays,
     spans,
     stacked,
-    transformed,
     unit_rows,
 )
 
@@ -87,8 +86,7 @@ class SimilarUsersSource:
         return found
 
     def _scores(self, users: UserBatch) -> list[npt.NDArray[np.float64]]:
-        weights = users.histories.weight_at(users.now_s, self.half_life_days)
-        worth = transformed(weights, self.transform)
+        worth = users.worth(self.transform, self.half_life_days)
         return [
             self.scores(users.histories.item_row[part], worth[part])
             for _, part in spans(users.histories.offsets)
@@ -203,8 +201,7 @@ class UserClusterSource:
 
     def vectors(self, users: UserBatch) -> Floats:
         """[B, D] of length 1; zero without a history."""
-        weights = users.histories.weight_at(users.now_s, self.half_life_days)
-        worth = transformed(weights, self.transform)
+        worth = users.worth(self.transform, self.half_life_days)
         found = np.zeros((len(users), self.item_factors.shape[1]), dtype=np.float32)
         for user, part in spans(users.histories.offsets):
             found[user] = worth[part] @ self.item_factors[users.histories.item_row[part]]
