@@ -22,6 +22,7 @@ from feature_repo.contract.schema import Encoding, Entity
 from retrieval.inputs import HISTORY_TIME, HISTORY_WEIGHT, encode_users
 from trainer.distributed import Process
 from trainer.sets import RATING, TARGET, TrainingSet
+from trainer.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class SessionBatch:
     """Of the targets, where they are explicit."""
     shown: Bag | None = None
     """Known items that the session was shown, where they are read."""
+    taught: Bag | None = None
+    """Items that a teacher names for the session, with weights that sum to one."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -61,6 +64,7 @@ class SessionBatch:
             self.targets.take(index),
             ratings=None if ratings is None else ratings.weights,
             shown=None if self.shown is None else self.shown.take(index),
+            taught=None if self.taught is None else self.taught.take(index),
         )
 
     @staticmethod
@@ -73,11 +77,13 @@ class SessionBatch:
         dense = np.concatenate([part.dense for part in users])
         ratings = [part.ratings for part in parts if part.ratings is not None]
         shown = [part.shown for part in parts if part.shown is not None]
+        taught = [part.taught for part in parts if part.taught is not None]
         return SessionBatch(
             Encoded(bags, dense),
             _joined([part.targets for part in parts]),
             ratings=np.concatenate(ratings) if ratings else None,
             shown=_joined(shown) if shown else None,
+            taught=_joined(taught) if taught else None,
         )
 
 
@@ -103,6 +109,7 @@ class SessionReader:
         shuffle_rows: int = 262_144,
         ratings: bool = False,
         shown: bool = False,
+        teacher: Teacher | None = None,
     ) -> None:
         """Look at the row groups' sizes.
 
@@ -119,6 +126,7 @@ class SessionReader:
             shuffle_rows: rows that are mixed with one another, over all streams.
             ratings: whether to read the targets' ratings.
             shown: whether to read what was shown, where the set has it.
+            teacher: names further items of a session.
         """
         self.sessions = sessions
         self.encoder = encoder
@@ -127,6 +135,7 @@ class SessionReader:
         self.seed = seed
         self.cache = cache
         self.ratings = ratings
+        self.teacher = teacher
         self.shown = shown and SHOWN in sessions.users.schema_arrow.names
         self._chunks: dict[int, SessionBatch] = {}
         self._kept = None if since_s is None else _rows_since(sessions, since_s)
@@ -212,6 +221,9 @@ class SessionReader:
             features.append(RATING)
         if self.shown:
             features.append(SHOWN)
+        if self.teacher is not None:
+            there = self.sessions.users.schema_arrow.names
+            features += [name for name in there if name.startswith("history_")]
         return list(dict.fromkeys(["user_id", "event_timestamp", *features, TARGET]))
 
     def _encode(self, table: pa.Table) -> SessionBatch:
@@ -223,8 +235,9 @@ class SessionReader:
             values = np.asarray(list_column(table, RATING)[0], dtype=np.float32)
             ratings = values[targets.values > 0]
         shown = self._shown(table) if self.shown else None
+        taught = None if self.teacher is None else self.teacher.taught(table)
         targets = _known(targets, self._history(users))
-        return SessionBatch(users, targets, ratings=ratings, shown=shown)
+        return SessionBatch(users, targets, ratings=ratings, shown=shown, taught=taught)
 
     def _shown(self, table: pa.Table) -> Bag:
         ids, offsets = list_column(table, SHOWN)

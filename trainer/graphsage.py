@@ -34,7 +34,6 @@ from trainer.data import SessionBatch
 from trainer.distributed import Process, gather_rows
 from trainer.embeddings import TableConfig, stack
 from trainer.fitting import Fitting
-from trainer.losses import sampled_softmax
 from trainer.model_config import GraphSageModelConfig, TwoTowerModelConfig
 from trainer.neighbours import fit_knn
 from trainer.randomness import Stream
@@ -137,8 +136,7 @@ class GraphSageTask(TwoTowerTask):
 
     def prepare(self, batch: SessionBatch, step: int) -> StepInputs:
         """See ``Task``; each process looks up its share of the candidates, and its histories."""
-        targets = self.process.together(batch.targets.values)
-        items = self._candidates(targets, step)
+        items, arrays = self._compared(batch, step)
         mine = items[self.process.share_of(len(items))]
         users = self._forget(batch.users, "user_id", step, np.arange(len(batch)) + batch.first)
         history = users.bags[HISTORY]
@@ -148,15 +146,8 @@ class GraphSageTask(TwoTowerTask):
         shown = self._forget(self._sampled(rows, step), "item_id", step, rows)
         stride = self.process.max(len(batch) + len(rows))
         own = {name: bag for name, bag in users.bags.items() if name != HISTORY}
-        arrays = {
-            "user_numbers": users.dense,
-            "item_numbers": shown.dense,
-            "owner": np.repeat(np.arange(len(batch)), np.diff(batch.targets.offsets)),
-            "place": np.searchsorted(items, batch.targets.values),
-            "log_q": self._log_q(items, len(targets)),
-            "weight": self._weights(batch.targets),
-            **_entries(history, read),
-        }
+        arrays |= {"user_numbers": users.dense, "item_numbers": shown.dense}
+        arrays |= _entries(history, read)
         return StepInputs(
             self.tables.features(stack(own, shown.bags), stride),
             {name: torch.from_numpy(array) for name, array in arrays.items()},
@@ -186,15 +177,8 @@ class GraphSageTask(TwoTowerTask):
             for name in self._features(Entity.USER)
         }
         items = gather_rows(nodes_DV[: sizes["mine"]], sizes["items"], self.process)
-        return sampled_softmax(
-            self.dense.user_vectors(users, tensors["user_numbers"]),
-            items,
-            tensors["owner"],
-            tensors["place"],
-            tensors["log_q"],
-            self.model.temperature,
-            tensors["weight"],
-        )
+        users_BV = self.dense.user_vectors(users, tensors["user_numbers"])
+        return self._loss(users_BV, items, tensors)
 
     def export(self, folder: Path, form: TableForm = TableForm.fp32) -> None:
         """As ``TwoTowerTask.export``, and the item vectors as the table that histories read."""

@@ -24,6 +24,25 @@ def require(holds: bool, sentence: str) -> None:
 
 
 @dataclass
+class TeacherConfig:
+    """A fitted model whose best items a session is taught; see ``trainer.teacher``."""
+
+    run: str | None = None
+    """Folder of its finished run, of the same set and cut-off; null: there is none."""
+    weight: float = 1.0
+    """Of all that a session is taught, against its own targets."""
+    items: int = 100
+    """That a session is taught, at most."""
+    temperature: float = 0.1
+    """A smaller one leaves the weight to the best of them."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "items", "temperature"):
+            value = getattr(self, name)
+            require(value > 0, f"model.teacher.{name} must be above zero; got {value}.")
+
+
+@dataclass
 class TwoTowerModelConfig(ModelConfig):
     """The two-tower retrieval model and its loss."""
 
@@ -64,6 +83,7 @@ class TwoTowerModelConfig(ModelConfig):
     """Weight in the loss of a target that the user had bought before."""
     dropout: float = 0.0
     """Share of hidden values set to zero in training."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
         for name in ("id_dim", "feature_dim", "dim"):

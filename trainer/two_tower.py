@@ -54,6 +54,7 @@ from trainer.sets import (
 )
 from trainer.sharding import Load
 from trainer.step import StepInputs
+from trainer.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +177,9 @@ class TwoTowerTask:
             streams=config.trainer.streams,
             shuffle_rows=config.trainer.shuffle_rows,
             shown=model.shown_weight > 0,
+            teacher=Teacher.load(
+                model.teacher, self.encoder.items, dataset.edge(config.cutoff).isoformat()
+            ),
         )
         self.tables = ShardedTables(
             self._table_configs(config),
@@ -201,7 +205,9 @@ class TwoTowerTask:
         size = config.trainer.batch_size
         sessions = max(int(self.reader.num_rows), 1)
         targets = int(size * self.catalogue.num_targets / sessions)
-        examples = size + min(targets + self.model.num_negatives, self.encoder.items.num_rows)
+        taught = size * self.model.teacher.items if self.model.teacher.run else 0
+        compared = targets + taught + self.model.num_negatives
+        examples = size + min(compared, self.encoder.items.num_rows)
         bags = self.encoder.schema.encoded(Entity.USER, Encoding.BAG)
         share = size / examples
         lengths = {bag.name: self.model.history_length * share for bag in bags}
@@ -251,34 +257,56 @@ class TwoTowerTask:
     def prepare(self, batch: SessionBatch, step: int) -> StepInputs:
         """See ``Task``.
 
-        The candidates are the distinct targets of the whole batch, uniform negatives and, for
-        the sessions that were shown them alone, impressions; each process looks up its share.
+        The candidates are the distinct targets of the whole batch and uniform negatives; beside
+        them, for the sessions that they belong to alone, what was shown and what is taught. Each
+        process looks up its share.
         """
+        items, arrays = self._compared(batch, step)
+        mine = items[self.process.share_of(len(items))]
+        users = self._forget(batch.users, "user_id", step, np.arange(len(batch)) + batch.first)
+        encoded = self._forget(self.catalogue.encoded.take(mine), "item_id", step, mine)
+        stride = self.process.largest_share(batch.total) + self.process.largest_share(len(items))
+        arrays |= {"user_numbers": users.dense, "item_numbers": encoded.dense}
+        return StepInputs(
+            self.tables.features(stack(users.bags, encoded.bags), stride),
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
+            {"examples": batch.total, "users": len(batch), "mine": len(mine), "items": len(items)},
+        )
+
+    def _compared(self, batch: SessionBatch, step: int) -> tuple[Ints, dict[str, npt.NDArray[Any]]]:
+        """[C] rising rows of the candidates, and what ``_loss`` reads of them."""
         targets = self.process.together(batch.targets.values)
         drawn = self._candidates(targets, step)
         items = drawn
-        if batch.shown is not None:
-            items = np.union1d(drawn, self.process.together(batch.shown.values))
-        mine = items[self.process.share_of(len(items))]
-        users = self._forget(batch.users, "user_id", step, np.arange(len(batch)) + batch.first)
-        shown = self._forget(self.catalogue.encoded.take(mine), "item_id", step, mine)
-        stride = self.process.largest_share(batch.total) + self.process.largest_share(len(items))
+        for bag in (batch.shown, batch.taught):
+            if bag is not None:
+                items = np.union1d(items, self.process.together(bag.values))
+        owner, wanted, weight = self._wanted(batch)
+        log_q = np.full(len(items), np.inf, dtype=np.float32)
+        log_q[np.searchsorted(items, drawn)] = self._log_q(drawn, len(targets))
         arrays: dict[str, npt.NDArray[Any]] = {
-            "user_numbers": users.dense,
-            "item_numbers": shown.dense,
-            "owner": _owners(batch.targets),
-            "place": np.searchsorted(items, batch.targets.values),
-            "log_q": np.full(len(items), np.inf, dtype=np.float32),
-            "weight": self._weights(batch.targets),
+            "owner": owner,
+            "place": np.searchsorted(items, wanted),
+            "log_q": log_q,
+            "weight": weight,
         }
-        arrays["log_q"][np.searchsorted(items, drawn)] = self._log_q(drawn, len(targets))
         if batch.shown is not None:
             arrays["shown_owner"] = _owners(batch.shown)
             arrays["shown_place"] = np.searchsorted(items, batch.shown.values)
-        return StepInputs(
-            self.tables.features(stack(users.bags, shown.bags), stride),
-            {name: torch.from_numpy(array) for name, array in arrays.items()},
-            {"examples": batch.total, "users": len(batch), "mine": len(mine), "items": len(items)},
+        return items, arrays
+
+    def _wanted(self, batch: SessionBatch) -> tuple[Ints, Ints, Floats]:
+        """Sessions, item rows and weights of what scores should be high for: the targets, and
+        what is taught."""
+        owner, wanted = _owners(batch.targets), batch.targets.values
+        weight = self._weights(batch.targets)
+        if batch.taught is None or batch.taught.weights is None:
+            return owner, wanted, weight
+        share = self.model.teacher.weight * self.process.world_size / max(batch.total, 1)
+        return (
+            np.concatenate([owner, _owners(batch.taught)]),
+            np.concatenate([wanted, batch.taught.values]),
+            np.concatenate([weight, batch.taught.weights * np.float32(share)]),
         )
 
     def head(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
@@ -293,9 +321,12 @@ class TwoTowerTask:
             {name: pooled[name][split:stop] for name in item_names}, tensors["item_numbers"]
         )
         items = gather_rows(mine, sizes["items"], self.process)
+        return self._loss(users, items, tensors)
+
+    def _loss(self, users_BV: Tensor, items_CV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         return sampled_softmax(
-            users,
-            items,
+            users_BV,
+            items_CV,
             tensors["owner"],
             tensors["place"],
             tensors["log_q"],
