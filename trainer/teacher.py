@@ -81,7 +81,7 @@ class Teacher:
 
         Returns:
             known item rows, at most ``config.items`` a session; their weights sum to one, and fall
-            by ``exp(-(1 - s / best) / temperature)`` with the score s.
+            by ``exp((s - best) / |best| / temperature)`` with the score s.
         """
         parts = [
             self._taught(rows.slice(start, CHUNK)) for start in range(0, max(len(rows), 1), CHUNK)
@@ -100,9 +100,10 @@ class Teacher:
         )
         top = self.source.top(users, self.config.items)
         taught = self.row_of[top.item_row]
-        best = np.nanmax(np.where(taught > 0, np.abs(top.score), 1e-12), axis=1, initial=1e-12)
-        weights = np.exp((top.score / best[:, None] - 1.0) / self.config.temperature)
-        weights = np.where(taught > 0, weights, 0.0)
-        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
         known = taught > 0
+        scores = np.where(known, top.score, -np.inf)
+        best = np.where(known.any(axis=1), scores.max(axis=1, initial=-np.inf), 1.0)[:, None]
+        falls = (scores - best) / np.maximum(np.abs(best), 1e-12)
+        weights = np.exp(falls / self.config.temperature)
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
         return taught[known], weights[known].astype(np.float32), known.sum(axis=1)
