@@ -18,21 +18,23 @@ from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.sources import UserBatch
 from tests.retrieval import shop
 from tests.trainer.shop import make_task, run_config
-from trainer.__main__ import main
+from trainer.config import compose
 from trainer.distributed import Process
+from trainer.fitted import train
 from trainer.judge import histories_of
 from trainer.model_config import TeacherConfig
 from trainer.sets import SERVICE, TrainingSet
+from trainer.source_config import FittedModelConfig
 from trainer.teacher import Teacher
 
 
 @pytest.fixture
-def run(shop_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def run(shop_dataset: Dataset, tmp_path: Path, process: Process) -> Path:
     """A finished run of a fitted model."""
-    main(
-        ["model=ease", "cutoff=t1", "sharding.device=cpu", *shop.overrides(shop_dataset, tmp_path)]
-    )
-    return Path(capsys.readouterr().out.strip())
+    chosen = ["model=ease", "cutoff=t1", "sharding.device=cpu"]
+    config = compose([*chosen, *shop.overrides(shop_dataset, tmp_path)])
+    assert isinstance(config.model, FittedModelConfig)
+    return train(config, config.model, process)
 
 
 def loaded(run: Path, dataset: Dataset, items: int = 5, temperature: float = 0.1) -> Teacher:
