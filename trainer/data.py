@@ -214,7 +214,7 @@ class SessionReader:
         """Columns that are read."""
         schema = self.encoder.schema
         encodings = (Encoding.CATEGORICAL, Encoding.NUMERIC, Encoding.BAG)
-        features = [f.name for f in schema.encoded(Entity.USER, *encodings)]
+        features = [f.name for f in schema.stored.encoded(Entity.USER, *encodings)]
         if any(f.bag_weight for f in schema.encoded(Entity.USER, Encoding.BAG)):
             features += [HISTORY_WEIGHT, HISTORY_TIME]
         if self.ratings:

@@ -209,7 +209,7 @@ def _write_golden(rows: TrainingSet, staging: Path, rankers: Sequence[str]) -> d
 def _require_features(rows: Schema, part: Schema, what: str) -> None:
     names = {feature.name for feature in part.features}
     Schema(rows.service, tuple(f for f in rows.features if f.name in names)).require_same(
-        part, what
+        part.stored, what
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.schema import MOMENTS, Derive
 from retrieval.sources import Transform
 
 
@@ -83,6 +84,9 @@ class TwoTowerModelConfig(ModelConfig):
     """Weight in the loss of a target that the user had bought before."""
     dropout: float = 0.0
     """Share of hidden values set to zero in training."""
+    context: list[Derive] = field(default_factory=list)
+    """What the user tower reads of the moment of a request: HOUR, WEEKDAY (in UTC). For shops
+    whose users are judged, or served, at the hour that they buy at."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
     def __post_init__(self) -> None:
@@ -97,6 +101,8 @@ class TwoTowerModelConfig(ModelConfig):
             f"model.start_as_sum needs ids as wide as the vectors; got model.id_dim={self.id_dim} "
             f"and model.dim={self.dim}.",
         )
+        wrong = [derive.name for derive in self.context if derive not in MOMENTS]
+        require(not wrong, f"model.context must be of {[d.name for d in MOMENTS]}; got {wrong}.")
         for name in ("temperature", "history_length", "min_buyers"):
             value = getattr(self, name)
             require(value > 0, f"model.{name} must be above zero; got {value}.")

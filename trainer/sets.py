@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
-from feature_repo.contract.schema import Encoding, Entity, Schema
+from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.contract.vocabulary import Vocabulary
 
 Ints = npt.NDArray[np.int64]
@@ -139,6 +139,7 @@ def fit_encoder(
     min_buyers: int,
     history_length: int,
     base: Encoder | None = None,
+    context: Iterable[Feature] = (),
 ) -> Encoder:
     """An encoder whose vocabularies are all users of a set, and all items with enough buyers.
 
@@ -148,12 +149,14 @@ def fit_encoder(
         min_buyers: users that must have bought an item.
         history_length: items of a history that are read.
         base: an encoder whose ids keep their rows and whose features are encoded as before.
+        context: features of the request, beside those of the set.
 
     Raises:
         ArtifactError: no item has enough buyers, or ``base`` reads other features.
     """
+    schema = sessions.schema.extended(context)
     if base is not None:
-        sessions.schema.require_same(base.schema, "the model that is started from")
+        schema.require_same(base.schema, "the model that is started from")
     user_ids, item_ids = vocabulary_ids(sessions, min_buyers)
     if not len(item_ids):
         raise ArtifactError(
@@ -164,7 +167,7 @@ def fit_encoder(
     if base is not None:
         return replace(base, users=users, items=items, history_length=history_length)
     return Encoder.fit(
-        sessions.schema,
+        schema,
         users,
         items,
         sessions.numeric_rows(),

@@ -28,7 +28,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Bag, Encoded, Encoder
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.randomness import key, uniform
-from feature_repo.contract.schema import Encoding, Entity, Schema
+from feature_repo.contract.schema import Encoding, Entity, Schema, context_feature
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.tables import TableForm, Tables
 from retrieval.inputs import encode_users
@@ -498,7 +498,10 @@ def shared_encoder(
         base = None
         if config.warm_start is not None:
             base = Encoder.load(Path(config.warm_start) / FOLDER / "encoder")
-        fitted = fit_encoder(sessions, dataset, model.min_buyers, model.history_length, base)
+        context = [context_feature(derive) for derive in model.context]
+        fitted = fit_encoder(
+            sessions, dataset, model.min_buyers, model.history_length, base, context
+        )
         fitted.save(where)
     process.barrier()
     return Encoder.load(where)

@@ -20,7 +20,14 @@ from feature_repo.contract.artifacts import atomic_folder, read_json, write_json
 from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
-from feature_repo.contract.schema import Derive, Encoding, Entity, Feature, Schema
+from feature_repo.contract.schema import (
+    MOMENTS,
+    Derive,
+    Encoding,
+    Entity,
+    Feature,
+    Schema,
+)
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
 
@@ -29,6 +36,9 @@ IDS = {Entity.USER: "user_id", Entity.ITEM: "item_id"}
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_FIRST_WEEKDAY = 3
+"""1970-01-01 was a Thursday."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,8 @@ class Encoder:
         dense: list[Floats] = []
         for feature in self.schema.of(entity):
             match feature.encoding:
+                case Encoding.CATEGORICAL if feature.derive in MOMENTS:
+                    bags[feature.name] = Bag.single(moment_rows(feature.derive, now))
                 case Encoding.CATEGORICAL:
                     codes = categorical_rows(column_of(table, feature.name), feature.buckets)
                     bags[feature.name] = Bag.single(codes)
@@ -294,6 +306,13 @@ def categorical_rows(column: pa.Array, buckets: int) -> Ints:
     rows = (keys % np.uint64(buckets - 1)).astype(np.int64) + 1
     codes = np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
     return np.where(codes < 0, 0, rows[codes] if len(rows) else 0).astype(np.int64)
+
+
+def moment_rows(derive: Derive, now_s: Ints) -> Ints:
+    """[B] rows from 1 of the hour or the weekday of times in epoch seconds."""
+    if derive is Derive.HOUR:
+        return now_s // 3600 % 24 + 1
+    return (now_s // int(DAY_S) + _FIRST_WEEKDAY) % 7 + 1
 
 
 def numeric_values(table: pa.Table, feature: Feature, now_s: Ints) -> Floats:

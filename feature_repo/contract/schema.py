@@ -42,6 +42,16 @@ class Derive(StrEnum):
 
     DAYS_SINCE = "days_since"
     """``now`` minus the value, which is epoch seconds; in days."""
+    HOUR = "hour"
+    """Of the day of ``now``, in UTC; no column is read."""
+    WEEKDAY = "weekday"
+    """Of ``now``, in UTC, Monday first; no column is read."""
+
+
+REQUEST = "request"
+"""View of the features that a request itself says; no store holds them."""
+MOMENTS = {Derive.HOUR: 24, Derive.WEEKDAY: 7}
+"""Derivations from ``now`` alone, and how many values they have."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,19 @@ class Feature:
             raise BadInput(f"Feature {name} of view {view}: {error}.") from error
 
 
+def context_feature(derive: Derive) -> Feature:
+    """What a user tower reads of the moment of a request: ``request_hour``, ``request_weekday``."""
+    return Feature(
+        name=f"request_{derive.value}",
+        entity=Entity.USER,
+        view=REQUEST,
+        dtype="Int64",
+        encoding=Encoding.CATEGORICAL,
+        buckets=MOMENTS[derive] + 1,
+        derive=derive,
+    )
+
+
 @dataclass(frozen=True)
 class Schema:
     """The features of one Feast service, in the service's order."""
@@ -130,6 +153,11 @@ class Schema:
     def extended(self, features: Iterable[Feature]) -> Schema:
         """This schema with more features at its end."""
         return Schema(self.service, (*self.features, *features))
+
+    @property
+    def stored(self) -> Schema:
+        """This schema without what a request itself says."""
+        return Schema(self.service, tuple(f for f in self.features if f.view != REQUEST))
 
     def require_same(self, other: Schema, what: str) -> None:
         """Check that ``other``, the schema of ``what``, is this one.

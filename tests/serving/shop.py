@@ -156,7 +156,8 @@ def _train(shop: TinyShop) -> None:
     bundles = {}
     for edge in ("t1", "t2"):
         fitting = [*data, *paths, f"cutoff={edge}"]
-        run = _trainer("trainer", "experiment=two_tower", *fitting, "trainer.epochs=2")
+        towers = ["experiment=two_tower", "trainer.epochs=2", "model.context=[HOUR,WEEKDAY]"]
+        run = _trainer("trainer", *towers, *fitting)
         bundles[f"retriever@{edge}"] = _trainer("trainer.sources", *fitting, f"two_tower={run}")
     ranking = ["experiment=wide_deep", f"retriever={bundles['retriever@t1']}", "trainer.epochs=2"]
     run = _trainer("trainer", *ranking, *data, *paths, "cutoff=t2")

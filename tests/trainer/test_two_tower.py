@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.dataset import Dataset
-from feature_repo.contract.encoding import Encoder
+from feature_repo.contract.encoding import Bag, Encoder
 from feature_repo.contract.errors import ArtifactError, ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
@@ -91,6 +92,31 @@ def test_the_exported_model_gives_the_trained_ones_vectors(
     assert vectors[1:] == pytest.approx(items.numpy()[1:], abs=1e-5)
     assert not vectors[0].any()
     assert Encoder.load(tmp_path / "export" / "encoder").schema == shop.SCHEMA
+
+
+def test_the_user_tower_reads_the_moment_of_the_session(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path, "model.context=[HOUR,WEEKDAY]")
+    task = make_task(config, process, tmp_path)
+    batch = next(task.batches(0, 0))
+    task.export(tmp_path / "exported")
+    towers, tables = TwoTower.load(tmp_path / "exported"), Tables.load(tmp_path / "exported/tables")
+    features = towers.config.user.features
+    before = towers.user_vectors(*pooled_inputs(batch.users, tables, features))
+
+    bag = batch.users.bags["request_hour"]
+    later = Bag.single(bag.values % 24 + 1)
+    moved = replace(batch.users, bags={**batch.users.bags, "request_hour": later})
+
+    after = towers.user_vectors(*pooled_inputs(moved, tables, features))
+    assert bag.values.min() >= 1
+    assert (before - after).abs().amax(dim=1).min() > 0
+
+
+def test_a_context_that_needs_a_column_is_refused(shop_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.context must be of \['HOUR', 'WEEKDAY'\]"):
+        run_config(shop_dataset, tmp_path, "model.context=[DAYS_SINCE]")
 
 
 def test_forgotten_ids_train_the_unknown_row(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,19 @@ from feature_repo.contract.encoding import (
     Quantiles,
     TableSpec,
     categorical_rows,
+    moment_rows,
     numeric_values,
     query_times_s,
 )
 from feature_repo.contract.errors import ArtifactError, BadInput
-from feature_repo.contract.schema import Derive, Encoding, Entity, Feature, Schema
+from feature_repo.contract.schema import (
+    Derive,
+    Encoding,
+    Entity,
+    Feature,
+    Schema,
+    context_feature,
+)
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
 
 NAN = math.nan
@@ -234,6 +243,14 @@ def test_times_become_days_before_now() -> None:
     np.testing.assert_array_equal(values, [3, 0.5, NAN])
 
 
+@given(seconds=st.integers(0, 4_000_000_000))
+def test_hours_and_weekdays_are_those_of_the_calendar(seconds: int) -> None:
+    moment, now = datetime.fromtimestamp(seconds, UTC), np.array([seconds])
+
+    assert moment_rows(Derive.HOUR, now).tolist() == [moment.hour + 1]
+    assert moment_rows(Derive.WEEKDAY, now).tolist() == [moment.weekday() + 1]
+
+
 def test_text_in_a_numeric_column_is_refused() -> None:
     with pytest.raises(BadInput, match="Feature price must be numbers"):
         numeric_values(pa.table({"price": ["dear"]}), PRICE, np.zeros(1, np.int64))
@@ -329,6 +346,20 @@ def test_items_are_encoded_by_hand() -> None:
     assert lists_of(encoded.bags["item_id"]) == [[1], [2]]
     assert lists_of(encoded.bags["price"]) == [[1], [0]]
     assert encoded.dense.shape == (2, 1)
+
+
+def test_a_feature_of_the_request_needs_no_column() -> None:
+    moments = [context_feature(derive) for derive in (Derive.HOUR, Derive.WEEKDAY)]
+    with_context = replace(encoder(), schema=SCHEMA.extended(moments))
+
+    found = with_context.encode(USER_ROWS, Entity.USER)
+
+    assert with_context.keys(Entity.USER)[-2:] == ("request_hour", "request_weekday")
+    assert with_context.schema.stored == SCHEMA
+    assert found.bags["request_hour"].values.tolist() == [NOW.hour + 1] * 3
+    assert found.bags["request_weekday"].values.tolist() == [NOW.weekday() + 1] * 3
+    sizes = {table.name: table.num_rows for table in with_context.tables()}
+    assert (sizes["request_hour"], sizes["request_weekday"]) == (24 + 1, 7 + 1)
 
 
 def test_keys_and_dense_names_are_what_encode_makes() -> None:
