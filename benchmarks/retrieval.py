@@ -64,6 +64,8 @@ HELD_BACK = {"gowalla": ["grouped=0.5"]}
 """How validation is cut off train. Gowalla's test is no random part of its data (the share of an
 item's pairs that are in it differs more than chance allows, as a cut by time would have it), so
 that half of the users are judged on whole groups of items, of which they keep nothing."""
+TEACHERS = {("gowalla", "two_tower"): "graph_filter"}
+"""Data set and model -> the model that teaches it (``model.teacher``)."""
 FITTED = ("ials", "graph_filter")
 """Models that are fitted at once, from first values of a seed of their own."""
 DETERMINISTIC = ("item_knn", "ease")
@@ -107,6 +109,13 @@ class Measured:
     memory_gb: float
     """Largest resident memory of its process."""
 
+    def after(self, *others: Measured) -> Measured:
+        """This run, and all that had to be trained before it."""
+        every = (self, *others)
+        return Measured(
+            self.folder, sum(run.seconds for run in every), max(run.memory_gb for run in every)
+        )
+
 
 class Bench:
     """One data set's runs."""
@@ -142,7 +151,11 @@ class Bench:
         """Train one model, or find its finished run."""
         experiment = f"experiment=interactions/{self.name}/{model}"
         own = [f"model.seed={seed}"] if model in FITTED else []
-        return self._trained([experiment, f"seed={seed}", f"cutoff={edge}", *own])
+        overrides = [experiment, f"seed={seed}", f"cutoff={edge}", *own]
+        if (self.name, model) not in TEACHERS:
+            return self._trained(overrides)
+        teacher = self.run(TEACHERS[self.name, model], seed, edge)
+        return self._trained([*overrides, f"model.teacher.run='{teacher.folder}'"]).after(teacher)
 
     def _trained(self, overrides: list[str]) -> Measured:
         fixed = [*self.data, f"paths.runs={self.config.runs}", "sharding.device=auto"]
@@ -163,10 +176,7 @@ class Bench:
         runs = ", ".join(f"{model}: '{found.folder}'" for model, found in members.items())
         taken = [] if weights is None else [f"model.weights='{weights}'"]
         overrides = ["model=blend", f"cutoff={edge}", f"seed={seed}", *taken]
-        found = self._trained([*overrides, f"+model.runs={{{runs}}}"])
-        seconds = found.seconds + sum(member.seconds for member in members.values())
-        memory = max(found.memory_gb, *(member.memory_gb for member in members.values()))
-        return Measured(found.folder, seconds, memory)
+        return self._trained([*overrides, f"+model.runs={{{runs}}}"]).after(*members.values())
 
     def _seed(self, model: str, seed: int) -> int:
         return self.config.seeds[0] if model in DETERMINISTIC else seed
