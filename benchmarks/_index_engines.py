@@ -77,7 +77,8 @@ class Shoprec(Engine):
         if self.index.kind is Kind.hnsw:
             yield from (Effort(ef_search=ef) for ef in (100, 130, 170, 220, 300, 400, 600, 900))
             return
-        for nprobe, factor in product((16, 22, 28, 36, 44, 56, 80, 120, 170), (1.5, 2.0, 3.0)):
+        nprobes = (16, 22, 28, 36, 44, 56, 80, 120, 170, 260, 400)
+        for nprobe, factor in product(nprobes, (1.5, 2.0, 3.0, 5.0)):
             yield Effort(nprobe=nprobe, k_factor=factor)
 
     def search(self, users: Floats, k: int, effort: Any, threads: int) -> Ints:

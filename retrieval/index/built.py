@@ -97,9 +97,10 @@ class Built:
 
     def search_at(self, users_BV: Floats, k: int, effort: Effort) -> tuple[Ints, Floats]:
         """As ``search``, with another effort."""
-        if (effort, k) not in self._said:  # making one takes half as long as a search
-            self._said[effort, k] = self._parameters(effort, k)
-        return self._found(users_BV, k, self._said[effort, k])
+        said = self._said.get((effort, k))  # making one takes half as long as a search
+        if said is None:
+            said = self._said[effort, k] = self._parameters(effort, k)
+        return self._found(users_BV, k, said)
 
     def search_allowed(
         self, users_BV: Floats, k: int, allowed: Allowed | None, hidden: Hidden | None
@@ -147,9 +148,7 @@ class Built:
 
     def _rows(self, places: Ints) -> Ints:
         assert self.order is not None
-        rows = self.order[places].astype(np.int64)
-        rows[places < 0] = 0
-        return rows
+        return np.where(places < 0, 0, self.order[places]).astype(np.int64, copy=False)
 
     def _places(self, rows: Ints) -> Ints:
         return rows - 1 if self.order is None else self._place_of[rows].astype(np.int64)
