@@ -4,6 +4,9 @@ FAISS's GPU indexes may not be searched by two threads at once, so each card has
 own, and searches wait for it in line. They know nothing of filters: what is allowed or hidden is
 searched on the CPU (``ItemIndex``).
 
+``ItemIndex.load`` takes exact search where the cards hold the vectors: scanning 10 million of 64
+half-precision numbers reads 1.3 GB, less than a millisecond of an H100's memory for a whole batch.
+
 Flat and ivf_pq indexes can be moved; ivf_pq without its re-ranking, as ``GpuIndexIVFPQ`` with 8-bit
 codes, or as a CAGRA graph where FAISS was built with cuVS. No machine with a GPU was at hand when
 this was written: what runs here was checked by types and by the tests that need none, and the
@@ -12,6 +15,7 @@ tests that need a card skip without one.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from typing import Any
@@ -19,9 +23,12 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from feature_repo.contract.errors import BadInput
 from retrieval.index.vectors import ItemVectors
+
+log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -91,6 +98,32 @@ def choose_gpu(
     )
 
 
+MOST_K = 2048
+"""Longest list that FAISS finds on a GPU."""
+SHARE = 0.5
+"""Of a card's free memory that an index may take."""
+
+
+def exact_on_gpus(vectors: ItemVectors) -> GpuIndex | None:
+    """Exact search on the cards there are; None where FAISS has none, or they do not hold it."""
+    gpus = num_gpus()
+    if gpus < 1:
+        return None
+    try:
+        free = min(torch.cuda.mem_get_info(card)[0] for card in range(gpus))
+        kind, spread = choose_gpu(
+            vectors.num_items, vectors.dim, gpus, SHARE * float(free), cagra=False
+        )
+        if kind is not GpuKind.flat:
+            return None
+        found = GpuIndex(vectors, kind, spread)
+    except (BadInput, RuntimeError, AssertionError) as error:
+        log.warning("The index stays on the CPU: %s", error)
+        return None
+    log.info("Index: exact search of %d items on %d GPUs, %s.", len(found), gpus, spread.value)
+    return found
+
+
 class GpuIndex:
     """An index on one or more GPUs, searched by one thread after the other."""
 
@@ -106,9 +139,14 @@ class GpuIndex:
             raise BadInput("This FAISS has no CAGRA; install faiss-gpu-cuvs.")
         self._resources = [faiss.StandardGpuResources() for _ in range(num_gpus())]
         self._index = self._moved(vectors, kind, spread)
+        self._num_items = vectors.num_items
         if kind is GpuKind.ivf_pq:
             faiss.GpuParameterSpace().set_index_parameter(self._index, "nprobe", nprobe)
         self._line = ThreadPoolExecutor(1, thread_name_prefix="gpu-index")
+
+    def __len__(self) -> int:
+        """Items that can be found."""
+        return self._num_items
 
     def search(self, users_BV: Floats, k: int) -> tuple[Ints, Floats]:
         """[B, k] rows, best first, and their inner products; 0 and -inf where none was found."""

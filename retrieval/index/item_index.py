@@ -18,9 +18,10 @@ from retrieval.index.allowed import Allowed
 from retrieval.index.built import Built, Hidden
 from retrieval.index.changes import Change, ChangeLog, Id
 from retrieval.index.files import About, load_built
+from retrieval.index.gpu import MOST_K, GpuIndex, exact_on_gpus
 from retrieval.index.live import Live
 from retrieval.index.memory import exact_index
-from retrieval.index.vectors import require_directions
+from retrieval.index.vectors import ItemVectors, require_directions
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -46,10 +47,16 @@ class ItemIndex:
     """
 
     def __init__(
-        self, built: Built, items: Vocabulary | None = None, changes: ChangeLog | None = None
+        self,
+        built: Built,
+        items: Vocabulary | None = None,
+        changes: ChangeLog | None = None,
+        gpu: GpuIndex | None = None,
     ) -> None:
-        """Search ``built`` as changed by ``changes``; both need ``items`` to be told by id."""
+        """Search ``built`` as changed by ``changes``; both need ``items`` to be told by id. What is
+        neither filtered nor hidden is searched on ``gpu``, where there is one."""
         self.built = built
+        self._gpu = gpu
         self.items = items
         self._changes = changes
         self._reading = threading.Lock()
@@ -58,7 +65,10 @@ class ItemIndex:
 
     @staticmethod
     def load(
-        folder: Path, items: Vocabulary | None = None, changes: Path | None = None
+        folder: Path,
+        items: Vocabulary | None = None,
+        changes: Path | None = None,
+        vectors: npt.NDArray[Any] | None = None,
     ) -> ItemIndex:
         """Memory-map a built index.
 
@@ -66,6 +76,7 @@ class ItemIndex:
             folder: what ``build_index`` wrote.
             items: the vocabulary whose rows were indexed; None: the one that was saved, if any.
             changes: log of changes, which is begun if it is not there; None: nothing changes.
+            vectors: [R, V] that were indexed; GPUs that hold them search them exactly.
 
         Raises:
             ArtifactError: missing, truncated, of another vocabulary, or the log is another's.
@@ -74,7 +85,8 @@ class ItemIndex:
         if items is None:
             items = about.vocabulary(folder)
         opened = None if changes is None else ChangeLog(changes, about.name, built.dim)
-        return ItemIndex(built, items, opened)
+        gpu = None if vectors is None else exact_on_gpus(ItemVectors.of(vectors))
+        return ItemIndex(built, items, opened, gpu)
 
     @staticmethod
     def exact(item_vectors: npt.NDArray[Any], items: Vocabulary | None = None) -> ItemIndex:
@@ -171,7 +183,9 @@ class ItemIndex:
         ]
 
     def close(self) -> None:
-        """Release the log of changes."""
+        """Release the log of changes, and GPUs."""
+        if self._gpu is not None:
+            self._gpu.close()
         if self._changes is not None:
             self._changes.close()
 
@@ -179,7 +193,10 @@ class ItemIndex:
         self, view: _View, users_BV: Floats, k: int, which: Which | None
     ) -> tuple[Ints, Floats]:
         allowed = which if which is None or isinstance(which, Allowed) else Allowed(which)
-        rows, scores = self.built.search_allowed(users_BV, k, allowed, view.hidden)
+        if self._gpu is not None and allowed is None and view.hidden is None and k <= MOST_K:
+            rows, scores = self._gpu.search(users_BV, k)
+        else:
+            rows, scores = self.built.search_allowed(users_BV, k, allowed, view.hidden)
         if not len(view.live.fresh.rows):
             return rows, scores
         return merged((rows, scores), view.live.fresh.top(users_BV, k, allowed), k)

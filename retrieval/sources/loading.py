@@ -36,7 +36,9 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
     match settings["kind"]:
         case "ann":
             vectors = load_arrays(folder, "item_vectors")["item_vectors"]
-            return AnnSource(ItemIndex.load(folder / "index"), vectors, new_only, name)
+            return AnnSource(
+                ItemIndex.load(folder / "index", vectors=vectors), vectors, new_only, name
+            )
         case "buy_again":
             return BuyAgainSource(half_life, name)
         case "popular":

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from feature_repo.contract.errors import BadInput
-from retrieval.index.gpu import GpuIndex, GpuKind, Spread, choose_gpu, has_cagra, num_gpus
+from retrieval.index import IndexConfig, ItemIndex, Kind, build_index
+from retrieval.index.gpu import (
+    GpuIndex,
+    GpuKind,
+    Spread,
+    choose_gpu,
+    exact_on_gpus,
+    has_cagra,
+    num_gpus,
+)
 from retrieval.index.vectors import ItemVectors
 from tests.retrieval.index.made import clustered, exact, overlap
 
@@ -52,4 +64,23 @@ def test_a_gpu_finds_the_nearest(kind: GpuKind, spread: Spread) -> None:
     rows, _ = index.search(users, 20)
 
     assert overlap(rows, exact(items, users, 20)) > 0.7
+    index.close()
+
+
+def test_without_a_gpu_searches_stay_on_the_cpu() -> None:
+    if num_gpus() == 0:
+        assert exact_on_gpus(ItemVectors.of(clustered(100))) is None
+
+
+@needs_gpu
+def test_a_loaded_index_searches_exactly_on_the_gpu(tmp_path: Path) -> None:
+    items, users = clustered(20_000), clustered(50, seed=9)[1:]
+    build_index(items, tmp_path / "index", IndexConfig(kind=Kind.ivf_pq, target_recall=0.5), users)
+    allowed = np.zeros(len(items), dtype=np.bool_)
+    allowed[1:200] = True
+
+    index = ItemIndex.load(tmp_path / "index", vectors=items)
+
+    assert overlap(index.search(users, 20)[0], exact(items, users, 20)) > 0.98  # half precision
+    assert (index.search(users, 20, allowed)[0] < 200).all()
     index.close()
