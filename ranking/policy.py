@@ -1,9 +1,9 @@
-"""From scored candidates to lists: exclusions, filters, the best K and where each came from."""
+"""From scored candidates to lists: exclusions, filters, the shop's policy, the K that stay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,8 +14,12 @@ from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
+from ranking.policy_config import PolicyConfig
+from ranking.policy_items import PolicyItems
+from ranking.rerank import Cap, Minimum, choose, relevance
 
 Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -52,6 +56,87 @@ class Lists:
         return self.item_row[user][kept], self.score[user][kept], names
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What a shop wants of its lists, and what that needs to know of items."""
+
+    config: PolicyConfig
+    items: PolicyItems
+
+    def with_diversity(self, strength: float | None) -> Policy:
+        """The policy with another strength of diversity; None leaves it as it is.
+
+        Raises:
+            ConfigError: it is not from 0 to 1.
+        """
+        if strength is None or strength == self.config.diversity:
+            return self
+        return replace(self, config=replace(self.config, diversity=strength))
+
+    @property
+    def reorders(self) -> bool:
+        """Whether a list is more than the best scores after boosts."""
+        dials = (self.config.diversity, self.config.novelty, self.config.serendipity)
+        return any(dials) or bool(self.items.rules)
+
+    def places(
+        self, rows_BC: Ints, scores_BC: Doubles, k: int, history: Sequence[Ints] | None = None
+    ) -> Ints:
+        """[B, K] the places in ``rows_BC`` of the items that are shown; -1 pads.
+
+        Args:
+            rows_BC: item rows by falling score; 0 on padding.
+            scores_BC: with boosts.
+            k: places of a list.
+            history: per user, the rows of what it bought, for serendipity.
+        """
+        rules = [(rule, rule.group_R[rows_BC]) for rule in self.items.rules]
+        return choose(
+            self._quality(rows_BC, scores_BC, history),
+            rows_BC > 0,
+            k,
+            diversity=self.config.diversity,
+            alike=self.items.alike(rows_BC) if self.config.diversity else None,
+            caps=[Cap(group, rule.most) for rule, group in rules if rule.most is not None],
+            minima=[Minimum(group > 0, rule.fewest(k)) for rule, group in rules if rule.fewest(k)],
+        )
+
+    def fillers(self, shown: Ints, more: Ints, count: int) -> Ints:
+        """Up to ``count`` indices of the first items of ``more`` that may follow under the caps.
+
+        Args:
+            shown: item rows that the list has.
+            more: other item rows, best first.
+            count: places that are left.
+        """
+        capped = [rule for rule in self.items.rules if rule.most is not None]
+        if not capped:
+            return np.arange(min(count, len(more)))
+        rows = np.concatenate([shown, more])[None]
+        picks = choose(
+            np.linspace(1.0, 0.0, rows.shape[1])[None],
+            rows > 0,
+            len(shown) + count,
+            caps=[Cap(rule.group_R[rows], rule.most) for rule in capped if rule.most is not None],
+        )[0]
+        return np.asarray(picks[picks >= len(shown)] - len(shown))
+
+    def _quality(
+        self, rows_BC: Ints, scores_BC: Doubles, history: Sequence[Ints] | None
+    ) -> Doubles:
+        """[B, C] from 0 to 1: relevance, then the dials' share of novelty and of surprise."""
+        quality = relevance(scores_BC, rows_BC > 0, self.config.relevance)
+        novelty, serendipity = self.config.novelty, self.config.serendipity
+        if novelty:
+            quality = (1 - novelty) * quality + novelty * self.items.information_R[rows_BC]
+        if serendipity:
+            if history is None:
+                raise BadInput("A policy with serendipity needs what the users bought before.")
+            surprise = self.items.surprise(rows_BC, history)
+            quality = (1 - serendipity) * quality + serendipity * surprise
+        return quality
+
+
 def users_of(candidates: Candidates) -> Ints:
     """[N] the user of each candidate, from 0."""
     return np.repeat(np.arange(len(candidates), dtype=np.int64), np.diff(candidates.offsets))
@@ -70,8 +155,12 @@ def rank_lists(
     *,
     excluded: Sequence[Ints] | None = None,
     filters: Sequence[Filter] = (),
+    policy: Policy | None = None,
+    history: Sequence[Ints] | None = None,
 ) -> Lists:
     """Keep what may be shown and take each user's best ``k``, the lower row first among equals.
+
+    With a policy the items and their order are its choice; the scores stay the ranker's.
 
     Args:
         candidates: of B users.
@@ -79,6 +168,8 @@ def rank_lists(
         k: places of a list.
         excluded: per user, item rows that must not be shown.
         filters: rules that every item shown must pass.
+        policy: what a list must be beside relevant; None: nothing.
+        history: per user, the rows of what it bought; a policy with serendipity needs it.
 
     Raises:
         BadInput: the scores are not one finite number a candidate, or ``k`` is below 1.
@@ -86,13 +177,26 @@ def rank_lists(
     _require_scores(candidates, scores, k)
     users = users_of(candidates)
     keep = _kept(candidates, users, excluded, filters)
-    order = np.lexsort((candidates.item_row, -scores, users))
+    boosted = scores if policy is None else scores + policy.items.boost_R[candidates.item_row]
+    order = np.lexsort((candidates.item_row, -boosted, users))
     order = order[keep[order]]
     counts = np.bincount(users[order], minlength=len(candidates))
     first = np.cumsum(counts) - counts
     place = np.arange(len(order)) - np.repeat(first, counts)
+    if policy is not None and policy.reorders and len(order):
+        shape = (len(candidates), int(counts.max()))
+        rows, worth = np.zeros(shape, np.int64), np.zeros(shape)
+        rows[users[order], place] = candidates.item_row[order]
+        worth[users[order], place] = boosted[order]
+        order, place = _chosen(order, first, policy.places(rows, worth, k, history))
     order, place = order[place < k], place[place < k]
     return _filled(candidates, scores, order, (users[order], place), k)
+
+
+def _chosen(order: Ints, first: Ints, picks_BK: Ints) -> tuple[Ints, Ints]:
+    """The candidates that were chosen, and their places in the lists."""
+    users, place = np.nonzero(picks_BK >= 0)
+    return order[first[users] + picks_BK[users, place]], place
 
 
 def _require_scores(candidates: Candidates, scores: Floats, k: int) -> None:
