@@ -1,0 +1,341 @@
+"""Why an item stands where it does: what moved its logit away from the request's mean candidate.
+
+N candidates of one request, K of them explained, D inputs of the first layer, H hidden units,
+F features.
+
+The wide side is a sum of one weight a cross, so its part is exact: the candidate's weight less the
+mean one of the candidates. The deep side's part is by integrated gradients (Sundararajan et al.,
+"Axiomatic Attribution for Deep Networks", 2017) along the straight line from the mean of the
+candidates' inputs. Both are summed by feature. Their total is the difference of the two logits,
+the deep one up to the error of the sum that stands for the integral. The user is the same for all
+candidates of a request, so that user features move nothing by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.errors import BadInput
+from feature_repo.contract.schema import Encoding, Entity
+from feature_repo.contract.vocabulary import Vocabulary
+from ranking.crosses import Crosses
+from ranking.features import Requests, numeric_matrix
+from ranking.inputs import Side
+from ranking.items import ItemSide
+from ranking.numeric import Columns
+from ranking.phrases import TEXTS, Facts, phrase
+from ranking.scorer import Scorer
+from ranking.wide_deep import PairInputs, WideDeep
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+STEPS = 64
+"""Points of the line at which gradients are taken."""
+MOST_REASONS = 3
+LEAST_SHARE = 0.1
+"""A reason counts if its effect is at least this share of the greatest one's."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Something that moved an item up."""
+
+    text: str
+    """In words."""
+    feature: str
+    """The feature that moved it most, of those that the words tell."""
+    effect: float | None
+    """By how much it raised the logit above the request's mean candidate; null for a popular item
+    that no ranker scored."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What each feature added to the logits of K candidates."""
+
+    wide: Mapping[str, Doubles]
+    """Feature -> [K]"""
+    deep: Mapping[str, Doubles]
+    """Feature -> [K]"""
+
+    @property
+    def total(self) -> dict[str, Doubles]:
+        """Feature -> [K] wide and deep together."""
+        found = dict(self.deep)
+        for name, effects in self.wide.items():
+            found[name] = found[name] + effects if name in found else effects
+        return found
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The request of one user, as the network reads it."""
+
+    model: WideDeep
+    crosses: Crosses
+    same: frozenset[str]
+    """Features whose value is the same for all candidates."""
+    user_H: Tensor
+    """[1, H] the user's part of the first layer."""
+    inputs_ND: Tensor
+    """The candidates' own inputs of the first layer."""
+    owners: tuple[str, ...]
+    """[D] the feature that each input belongs to."""
+    wide: Tensor
+    """[N, C] rows of the wide side."""
+
+    def effects(self, chosen: Ints) -> Effects:
+        """What moved the candidates ``chosen`` [K] away from the mean of all."""
+        return Effects(self._wide(chosen), self._deep(chosen))
+
+    def _wide(self, chosen: Ints) -> dict[str, Doubles]:
+        with torch.no_grad():
+            weights_NC = _doubles(self.model.wide.weight[self.wide].squeeze(2))
+        moved_KC = weights_NC[chosen] - weights_NC.mean(axis=0)
+        return wide_effects(moved_KC, [cross.features for cross in self.crosses.crosses], self.same)
+
+    def _deep(self, chosen: Ints) -> dict[str, Doubles]:
+        with torch.no_grad():
+            layers = (self.model.item_layer, self.model.pair_layer)
+            weight_HD = torch.cat([layer.weight for layer in layers], dim=1)
+            mean_D = self.inputs_ND.mean(dim=0)
+            moved_KD = self.inputs_ND[chosen] - mean_D
+            start_H, move_KH = self.user_H + mean_D @ weight_HD.T, moved_KD @ weight_HD.T
+        gradient_KH = mean_gradient(self.model.rest, start_H, move_KH)
+        with torch.no_grad():
+            effects_KD = moved_KD * (gradient_KH @ weight_HD)
+        return summed_by(_doubles(effects_KD), self.owners)
+
+
+def wide_effects(
+    moved_KC: Doubles, crosses: Sequence[Sequence[str]], same: frozenset[str]
+) -> dict[str, Doubles]:
+    """Feature -> [K], from the difference that each cross makes.
+
+    Args:
+        moved_KC: the weight of each cross less that of the mean candidate.
+        crosses: the features of each cross.
+        same: features that all candidates share; the others of a cross share its effect equally.
+    """
+    found: dict[str, Doubles] = {}
+    for column, features in zip(moved_KC.T, crosses, strict=True):
+        differing = [name for name in features if name not in same]
+        for name in differing:
+            found[name] = found.get(name, 0.0) + column / len(differing)
+    return found
+
+
+def mean_gradient(
+    network: nn.Module, start_H: Tensor, move_KH: Tensor, steps: int = STEPS
+) -> Tensor:
+    """[K, H] mean gradient of a network's output on the lines from ``start`` by ``move``.
+
+    Taken in the middle of ``steps`` equal parts: the network is linear in pieces, so that only the
+    parts in which a unit switches are wrong.
+    """
+    shares = (torch.arange(steps, dtype=move_KH.dtype) + 0.5) / steps
+    points = (start_H + shares[:, None, None] * move_KH).requires_grad_()
+    (gradient,) = torch.autograd.grad(network(points).sum(), points)
+    return gradient.mean(dim=0)
+
+
+def summed_by(effects_KD: Doubles, owners: Sequence[str]) -> dict[str, Doubles]:
+    """Feature -> [K] sum over its inputs."""
+    names = list(dict.fromkeys(owners))
+    place = {name: index for index, name in enumerate(names)}
+    totals = np.zeros((len(names), len(effects_KD)))
+    np.add.at(totals, [place[owner] for owner in owners], effects_KD.T)
+    return dict(zip(names, totals, strict=True))
+
+
+def reasons(effects: Mapping[str, float], facts: Facts) -> list[Reason]:
+    """The greatest movers of one candidate, in words; features with the same words are one.
+
+    Args:
+        effects: feature -> what it added to the logit.
+        facts: of the candidate.
+    """
+    said: dict[str, dict[str, float]] = {}
+    for name, effect in effects.items():
+        said.setdefault(phrase(name, facts), {})[name] = float(effect)
+    totals = {text: sum(parts.values()) for text, parts in said.items()}
+    best = sorted(totals, key=lambda text: -totals[text])[:MOST_REASONS]
+    least = max(LEAST_SHARE * max(totals.values(), default=0.0), 1e-9)
+    return [
+        Reason(text, max(said[text], key=lambda name: said[text][name]), round(totals[text], 4))
+        for text in best
+        if totals[text] >= least
+    ]
+
+
+class Explainer:
+    """Explains the scores of one scorer."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._inputs = scorer.inputs
+        self._model = scorer._model
+
+    def reasons(
+        self,
+        user_rows: pa.Table,
+        candidates: Candidates,
+        item_vocabulary: Vocabulary,
+        now_s: Ints,
+        chosen: Ints,
+        together: Sequence[Mapping[str, str]] = (),
+    ) -> list[list[Reason]]:
+        """The reasons of each of ``chosen``, the greatest first.
+
+        Args:
+            user_rows: the user's row, with the ranker's features.
+            candidates: of this one request.
+            item_vocabulary: the one that they are named in.
+            now_s: [1] epoch seconds.
+            chosen: [K] places among the candidates.
+            together: K times source -> title of the item of the history that led to the candidate.
+
+        Raises:
+            BadInput: the candidates are of more than one request, or a feature is missing.
+        """
+        if len(candidates) != 1:
+            raise BadInput(f"One request is explained at a time; got {len(candidates)}.")
+        requests = self.requests(user_rows, candidates, item_vocabulary, now_s)
+        values_NF = numeric_matrix(requests)
+        total = self.explained(user_rows, requests, values_NF).effects(chosen).total
+        facts = self.facts(requests, values_NF, chosen, together or [{}] * len(chosen))
+        return [
+            reasons({name: effects[place] for name, effects in total.items()}, known)
+            for place, known in enumerate(facts)
+        ]
+
+    def requests(
+        self, user_rows: pa.Table, candidates: Candidates, item_vocabulary: Vocabulary, now_s: Ints
+    ) -> Requests:
+        """The request with everything that its columns are made of; see ``reasons``."""
+        side, _ = self._items(item_vocabulary)
+        schema, days = self._inputs.encoder.schema, self._inputs.half_life_days
+        return Requests.of(user_rows, candidates, now_s, side, schema, days)
+
+    def explained(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Explained:
+        """One request as the network reads it; ``values_NF`` is its numeric matrix."""
+        inputs = self._inputs.encode_matrix(user_rows, requests, values_NF)
+        items = self._items(requests.items.vocabulary)[1].take(inputs.item_of)
+        every = np.arange(len(values_NF))
+        pairs = self._inputs.pair_inputs(inputs.users, items, inputs.user_of, every, inputs.columns)
+        with torch.no_grad():
+            user_H = self._model.users(self._scorer._inputs_of(inputs.users, Entity.USER))
+            inputs_ND = self._first_layer(items, pairs)
+        crosses, owners = self._inputs.crosses, self._owners()
+        same = self._same(inputs.columns, items.columns)
+        return Explained(self._model, crosses, same, user_H, inputs_ND, owners, pairs.wide)
+
+    def _items(self, item_vocabulary: Vocabulary) -> tuple[ItemSide, Side]:
+        prepared = self._scorer._prepared
+        if prepared is None or prepared.vocabulary is not item_vocabulary:
+            self._scorer.prepare(item_vocabulary)
+            prepared = self._scorer._prepared
+        assert prepared is not None
+        return prepared.side, prepared.items
+
+    def _first_layer(self, items: Side, pairs: PairInputs) -> Tensor:
+        """[N, D] what the first layer reads of candidates; the user's part is apart."""
+        side = self._scorer._inputs_of(items, Entity.ITEM)
+        numbers = self._model.item_numbers(side.codes, side.scores)
+        own = self._model.pair_numbers(pairs.codes, pairs.scores)
+        return torch.cat([side.pooled, numbers, own], dim=1)
+
+    def _owners(self) -> tuple[str, ...]:
+        """[D] the feature of each column of ``_first_layer``."""
+        keys = self._inputs.keys(Entity.ITEM, self._scorer._config.without)
+        pooled = [key for key in keys for _ in range(self._scorer._tables.dim(key))]
+        numbers = [
+            name
+            for entity in (Entity.ITEM, Entity.PAIR)
+            for name in self._number_owners(self._inputs.numeric[entity].names)
+        ]
+        return (*pooled, *numbers)
+
+    def _number_owners(self, names: list[str]) -> list[str]:
+        """The vectors of all columns, then their normal scores, as in ``Numbers``."""
+        dim = self._model.pair_numbers.vectors.embedding_dim
+        return [name for name in names for _ in range(dim)] + names
+
+    def _same(self, pairs: Columns, items: Columns) -> frozenset[str]:
+        """Features that all candidates share: the user's, and those of one bucket."""
+        users = self._inputs.encoder.schema.encoded(
+            Entity.USER, Encoding.CATEGORICAL, Encoding.NUMERIC
+        )
+        found = {feature.name for feature in users}
+        for entity, columns in ((Entity.PAIR, pairs), (Entity.ITEM, items)):
+            one = (columns.codes == columns.codes[:1]).all(axis=0)
+            found |= {
+                n
+                for n, is_one in zip(self._inputs.numeric[entity].names, one, strict=True)
+                if is_one
+            }
+        return frozenset(found)
+
+    def facts(
+        self,
+        requests: Requests,
+        values_NF: Floats,
+        chosen: Ints,
+        together: Sequence[Mapping[str, str]],
+    ) -> list[Facts]:
+        """What is known of each of ``chosen``."""
+        numeric = self._inputs.numeric
+        columns = dict(zip(numeric[Entity.PAIR].names, values_NF[chosen].T, strict=True))
+        columns |= {name: requests.item(name)[chosen] for name in numeric[Entity.ITEM].names}
+        favourites = _favourites(requests, chosen)
+        texts = self._texts(requests.item_of[chosen])
+        return [
+            Facts(
+                {name: float(values[place]) for name, values in columns.items()},
+                texts[place],
+                favourites[place],
+                together[place],
+            )
+            for place in range(len(chosen))
+        ]
+
+    def _texts(self, place_K: Ints) -> list[dict[str, str]]:
+        """What the item rows say; ``place_K`` are rows of the item side, 0 where unknown."""
+        items = self._scorer._items
+        schema = self._inputs.encoder.schema
+        coded = [feature.name for feature in schema.encoded(Entity.ITEM, Encoding.CATEGORICAL)]
+        names = [name for name in dict.fromkeys([*TEXTS, *coded]) if name in items.column_names]
+        rows = items.select(names).take(pa.array(place_K - 1, mask=place_K == 0)).to_pylist()
+        return [
+            {name: str(value) for name, value in row.items() if value is not None} for row in rows
+        ]
+
+
+def _favourites(requests: Requests, chosen: Ints) -> list[frozenset[str]]:
+    """Groups in which each of ``chosen`` belongs to what the user buys most."""
+    history = requests.histories
+    weights = history.weight_at(requests.now_s, requests.half_life_days)
+    item_row = requests.candidates.item_row[chosen]
+    found: dict[str, Ints] = {}
+    for group, codes in requests.items.catalogue.codes.items():
+        totals = np.bincount(codes[history.item_row], weights, minlength=2)
+        totals[0] = 0.0
+        found[group] = (codes[item_row] == totals.argmax()) & (totals.max() > 0)
+    return [
+        frozenset(group for group, favourite in found.items() if favourite[place])
+        for place in range(len(chosen))
+    ]
+
+
+def _doubles(values: Tensor) -> Doubles:
+    return values.detach().numpy().astype(np.float64)
