@@ -81,6 +81,7 @@ def _add_answers(app: FastAPI, recommender: Recommender, limiter: CapacityLimite
             request.exclude_seen,
             request.exclude,
             request.filters.checked(),
+            request.diversity,
         )
         return await _in_thread(limiter, answer)
 

@@ -60,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
         "set, in place of the online store",
     )
     found.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    found.add_argument(
+        "policy",
+        nargs="*",
+        metavar="policy.KEY=VALUE",
+        help="lists by another policy than the release's, such as policy.diversity=0.2 or "
+        "policy.max_per.brand=2; a value is JSON",
+    )
     return found
 
 
@@ -197,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from serving.recommender import Recommender
 
         count = write_lists(
-            Recommender.load(arguments.release),
+            Recommender.load(arguments.release, policy=arguments.policy),
             arguments.out,
             users=arguments.users,
             k=arguments.k,

@@ -22,6 +22,7 @@ from feature_repo.contract.errors import ArtifactError, StoreUnavailable
 from feature_repo.contract.online import arrow_type
 from feature_repo.contract.schema import Entity, Schema
 from ranking.policy import Filter, Lists, seen_rows
+from ranking.policy_config import PolicyConfig
 from retrieval.retriever import Retriever
 from serving.catalogue import Catalogue, Filters
 from serving.ids import BadField, Id, check_id, check_ids
@@ -88,8 +89,11 @@ class _PopularItems:
 class Recommender:
     """Answers requests from one release and one online store; may be used by many threads."""
 
-    def __init__(self, release: Release, online: UserFeatures) -> None:
+    def __init__(
+        self, release: Release, online: UserFeatures, policy: PolicyConfig | None = None
+    ) -> None:
         self.release = release
+        self._policy = release.policy(policy)
         self._online = online
         self._items = release.retriever.encoder.items
         self._catalogue = Catalogue(release.items, self._items)
@@ -99,22 +103,26 @@ class Recommender:
         self._popular_source = sources.index(POPULAR)
 
     @staticmethod
-    def load(path: Path | str, online: UserFeatures | None = None) -> Recommender:
+    def load(
+        path: Path | str, online: UserFeatures | None = None, policy: Sequence[str] = ()
+    ) -> Recommender:
         """Load a release and verify it.
 
         Args:
             path: the release's folder, such as ``releases/current``.
             online: where user features come from; by default the online store that ``REDIS_URL``
                 names, else the embedded one, connected to when it is first needed.
+            policy: ``policy.KEY=VALUE`` settings that are laid over the release's own.
 
         Raises:
             ArtifactError: the release is missing or changed, or its golden rows are answered
                 otherwise than when it was exported.
+            ConfigError: the policy's settings do not hold for this release.
         """
         release = Release.load(path)
         about = release.about
         store = online or OnlineStore(about.project, release.schema, about.user_id)
-        return Recommender(release, store)
+        return Recommender(release, store, release.policy_config.updated(policy))
 
     def recommend(
         self,
@@ -123,6 +131,7 @@ class Recommender:
         exclude_seen: bool = False,
         exclude: Sequence[Id] = (),
         filters: Filters = ANY,
+        diversity: float | None = None,
     ) -> Recommendation:
         """The best items for one user.
 
@@ -132,6 +141,7 @@ class Recommender:
             exclude_seen: leave out what the user is known to have bought.
             exclude: items to leave out, such as those in the basket.
             filters: what the items must be.
+            diversity: 0, the best scores, to 1, the least alike items; None: the release's.
 
         Raises:
             BadField: an argument is out of range or of a wrong type, named.
@@ -143,7 +153,9 @@ class Recommender:
             raise BadField("n", f"n must be from 1 to {MAX_ITEMS}; got {n}.")
         barred = self._items.rows(self._id_array(check_ids(exclude, about.item_id, "exclude")))
         rows, degraded = self._user_row(user_id, about.now())
-        lists = self.recommend_rows(rows, None, n, exclude_seen, exclude=[barred], filters=filters)
+        lists = self.recommend_rows(
+            rows, None, n, exclude_seen, exclude=[barred], filters=filters, diversity=diversity
+        )
         return Recommendation(
             recommendation_id=uuid.uuid4().hex,
             items=self.describe(lists, 0),
@@ -161,6 +173,7 @@ class Recommender:
         *,
         exclude: Sequence[Ints] | None = None,
         filters: Filters = ANY,
+        diversity: float | None = None,
     ) -> Lists:
         """The best items of B users whose features are given.
 
@@ -171,10 +184,14 @@ class Recommender:
             exclude_seen: leave out what a user is known to have bought.
             exclude: per user, item rows to leave out as well.
             filters: what the items must be.
+            diversity: 0, the best scores, to 1, the least alike items; None: the release's.
 
         Raises:
+            BadField: ``diversity`` is out of range.
             BadInput: a feature's column is missing or of a wrong type, named.
         """
+        if diversity is not None and not 0 <= diversity <= 1:
+            raise BadField("diversity", f"diversity must be from 0 to 1; got {diversity}.")
         now = query_times_s(user_rows) if now_s is None else now_s
         lists = self._empty_lists(len(user_rows), n)
         known = np.flatnonzero(self.known(user_rows))
@@ -187,6 +204,7 @@ class Recommender:
                 exclude_seen=exclude_seen,
                 excluded=None if exclude is None else [exclude[user] for user in known.tolist()],
                 filters=[self._filter(filters)],
+                policy=self._policy.with_diversity(diversity),
             )
             lists.item_row[known] = ranked.item_row
             lists.score[known] = ranked.score
@@ -276,7 +294,9 @@ class Recommender:
         taken = np.concatenate([lists.item_row[user], *barred])
         rows = self._popular.rows
         fits = np.flatnonzero(self._catalogue.passes(rows, filters) & ~np.isin(rows, taken))
-        fits, free = fits[: len(free)], free[: len(fits)]
+        shown = lists.item_row[user][lists.item_row[user] > 0]
+        fits = fits[self._policy.fillers(shown, rows[fits], len(free))]
+        free = free[: len(fits)]
         nothing_ranked = len(free) > 0 and free[0] == 0
         lists.item_row[user, free] = rows[fits]
         lists.score[user, free] = self._popular.scores[fits] if nothing_ranked else np.nan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.artifacts import read_json, read_table
 from feature_repo.contract.columns import column_of
+from feature_repo.contract.errors import ArtifactError, ConfigError
 from feature_repo.contract.schema import Schema
-from ranking.policy import Filter, Lists, rank_lists, seen_rows
+from ranking.policy import Filter, Lists, Policy, rank_lists, seen_rows
+from ranking.policy_config import PolicyConfig
+from ranking.policy_items import PolicyItems
 from ranking.scorer import Scorer
 from retrieval.retriever import Retriever
+from retrieval.sources.ann import AnnSource
 from serving.about import About, require_release
 from serving.golden import replay
 
@@ -41,6 +45,8 @@ class Release:
     items: pa.Table
     retriever: Retriever
     scorers: Mapping[str, Scorer]
+    policy_config: PolicyConfig = field(default_factory=PolicyConfig)
+    """Of its lists, where a request does not say otherwise."""
 
     @staticmethod
     def load(path: Path | str) -> Release:
@@ -55,7 +61,8 @@ class Release:
         scorers = {name: Scorer.load(folder / "rankers" / name, items) for name in about.rankers}
         schema = Schema.load(folder / "schema.json")
         retriever = Retriever.load(folder / "retriever", verify=False)  # the release's manifest did
-        release = Release(folder, about, schema, items, retriever, scorers)
+        policy = _policy_config(folder / "policy.json")
+        release = Release(folder, about, schema, items, retriever, scorers, policy)
         replay(release, folder / "golden")
         log.info("Loaded release %s; its golden rows are answered as expected.", about.version)
         return release
@@ -70,6 +77,7 @@ class Release:
         exclude_seen: bool = False,
         excluded: Sequence[Ints] | None = None,
         filters: Sequence[Filter] = (),
+        policy: Policy | None = None,
     ) -> Lists:
         """The best ``k`` items of B users: candidates, scores, policy.
 
@@ -81,6 +89,7 @@ class Release:
             exclude_seen: leave out what the user is known to have bought.
             excluded: per user, item rows to leave out as well.
             filters: rules that every item must pass.
+            policy: what a list must be beside relevant; None: nothing.
         """
         vocabulary = self.retriever.encoder.items
         barred = list(excluded) if excluded is not None else None
@@ -89,7 +98,23 @@ class Release:
             barred = seen if barred is None else _joined(seen, barred)
         candidates = self.retriever.candidates(user_rows, now_s, barred)
         scores = self.scorers[ranker].score(user_rows, candidates, vocabulary, now_s)
-        return rank_lists(candidates, scores, k, filters=filters)
+        unlike = policy is not None and policy.config.serendipity > 0
+        history = seen_rows(user_rows, vocabulary) if unlike else None
+        return rank_lists(candidates, scores, k, filters=filters, policy=policy, history=history)
+
+    def policy(self, config: PolicyConfig | None = None) -> Policy:
+        """A policy over the release's items; by default its own.
+
+        Raises:
+            ConfigError: a rule names a column or an item that the release does not have.
+        """
+        config = config or self.policy_config
+        encoder = self.retriever.encoder
+        vectors = (s.item_vectors for s in self.retriever.sources if isinstance(s, AnnSource))
+        facts = PolicyItems.of(
+            config, self.items, encoder.items, len(encoder.users), next(vectors, None)
+        )
+        return Policy(config, facts)
 
     def user_ids(self) -> pa.Array:
         """The users that the release was made with."""
@@ -112,9 +137,18 @@ class Release:
             "now": about.now().isoformat(),
             "rankers": list(about.rankers),
             "items": len(self.items),
+            "policy": self.policy_config.to_json(),
             "git": about.git,
             "fingerprints": about.fingerprints,
         }
+
+
+def _policy_config(path: Path) -> PolicyConfig:
+    """A release without the file has no policy of its own."""
+    try:
+        return PolicyConfig.from_json(read_json(path) if path.exists() else {})
+    except ConfigError as error:
+        raise ArtifactError(f"{path} is not of this version: {error}") from error
 
 
 def _joined(first: Sequence[Ints], second: Sequence[Ints]) -> list[Ints]:

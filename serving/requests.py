@@ -71,6 +71,8 @@ class RecommendRequest(BaseModel):
     exclude: Annotated[list[RawId], Field(max_length=MAX_EXCLUDED)] = []
     """Items to leave out, such as those in the basket."""
     filters: FilterRequest = FilterRequest()
+    diversity: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    """0, the best scores, to 1, the least alike items; by default the release's strength."""
 
 
 class FeedbackEvent(BaseModel):

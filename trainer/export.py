@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from feature_repo.contract.artifacts import (
     read_manifest,
     read_table,
     sha256_file,
+    write_json,
     write_manifest,
     write_table,
 )
@@ -39,10 +40,13 @@ from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
 from feature_repo.contract.schema import Schema
 from ranking.policy import Lists, rank_lists, seen_rows
+from ranking.policy_config import PREFIX, PolicyConfig
+from ranking.policy_items import PolicyItems
 from ranking.scorer import KIND as RANKER
 from ranking.scorer import Scorer
 from retrieval.retriever import KIND as RETRIEVER
 from retrieval.retriever import Retriever
+from retrieval.sources.ann import AnnSource
 from trainer.sets import TARGET, TrainingSet
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,8 @@ class ExportConfig:
     """t0..t3 or an ISO time: nothing from then on was seen."""
     dataset_json: Path
     out: Path = Path("releases")
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """Of the release's lists, where a request does not say otherwise."""
 
     def __post_init__(self) -> None:
         if DEFAULT_RANKER not in self.rankers:
@@ -83,7 +89,8 @@ class ExportConfig:
         Raises:
             ConfigError: an unknown or missing key, or no ``=``.
         """
-        values = dict(_pair(setting) for setting in settings)
+        policy = PolicyConfig().updated([s for s in settings if s.startswith(PREFIX)])
+        values = dict(_pair(setting) for setting in settings if not setting.startswith(PREFIX))
         rankers = {
             key.partition(".")[2] or DEFAULT_RANKER: Path(values.pop(key))
             for key in list(values)
@@ -95,7 +102,7 @@ class ExportConfig:
         if unknown or missing:
             raise ConfigError(
                 f"Settings are retriever=DIR ranker=DIR [ranker.NAME=DIR] cutoff=t2 [data=NAME] "
-                f"[out=FOLDER]; unknown: {unknown}, missing: {missing}."
+                f"[out=FOLDER] [policy.KEY=VALUE]; unknown: {unknown}, missing: {missing}."
             )
         return ExportConfig(
             Path(values["retriever"]),
@@ -103,6 +110,7 @@ class ExportConfig:
             values["cutoff"],
             _dataset_json(data),
             Path(values.get("out", "releases")),
+            policy,
         )
 
 
@@ -137,7 +145,7 @@ def export(config: ExportConfig) -> Path:
     with tempfile.TemporaryDirectory(prefix=".export.", dir=config.out) as name:
         staging = Path(name)
         _copy_parts(config, rows, staging)
-        schemas = _write_golden(rows, staging, tuple(config.rankers))
+        schemas = _write_golden(rows, staging, tuple(config.rankers), config.policy)
         about = _about(dataset, cutoff, rows.schema, schemas, abouts, tuple(config.rankers))
         return _settle(staging, config.out, about)
 
@@ -168,6 +176,8 @@ def _copy_parts(config: ExportConfig, rows: TrainingSet, staging: Path) -> None:
     write_table(staging / "items.parquet", rows.items)
     write_table(staging / "users.parquet", rows.users.read(columns=["user_id"]))
     rows.schema.save(staging / "schema.json")
+    if config.policy != PolicyConfig():
+        write_json(staging / "policy.json", config.policy.to_json())
 
 
 def _link_tree(source: Path, target: Path) -> None:
@@ -182,14 +192,18 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_golden(rows: TrainingSet, staging: Path, rankers: Sequence[str]) -> dict[str, Schema]:
+def _write_golden(
+    rows: TrainingSet, staging: Path, rankers: Sequence[str], policy: PolicyConfig
+) -> dict[str, Schema]:
     """Answer some users from the staged files, read back; return each part's features.
 
     Raises:
+        ConfigError: the policy does not hold for the items.
         SchemaMismatch: a part reads other features than the item and user rows have.
     """
     retriever = Retriever.load(staging / "retriever")
     items = read_table(staging / "items.parquet")
+    _require_policy(policy, retriever, items)
     scorers = {name: Scorer.load(staging / "rankers" / name, items) for name in rankers}
     schemas = {"retriever": retriever.encoder.schema}
     schemas |= {f"rankers/{name}": s.inputs.encoder.schema for name, s in scorers.items()}
@@ -204,6 +218,12 @@ def _write_golden(rows: TrainingSet, staging: Path, rankers: Sequence[str]) -> d
     write_table(staging / "golden" / "users.parquet", users)
     write_table(staging / "golden" / "lists.parquet", pa.concat_tables(parts))
     return schemas
+
+
+def _require_policy(policy: PolicyConfig, retriever: Retriever, items: pa.Table) -> None:
+    vectors = (s.item_vectors for s in retriever.sources if isinstance(s, AnnSource))
+    encoder = retriever.encoder
+    PolicyItems.of(policy, items, encoder.items, len(encoder.users), next(vectors, None))
 
 
 def _require_features(rows: Schema, part: Schema, what: str) -> None:
@@ -339,7 +359,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m trainer.export",
         usage="python -m trainer.export retriever=DIR ranker=DIR [ranker.NAME=DIR] cutoff=t2\n"
-        "           [data=complete_journey] [out=releases]\n"
+        "           [data=complete_journey] [out=releases] [policy.diversity=0.1]\n"
         "       python -m trainer.export --publish releases/VERSION",
         description="Put a retriever and rankers together into a release, or publish one.",
         epilog="A ranker named discover answers requests for items that the user never bought.",
