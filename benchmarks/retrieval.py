@@ -60,10 +60,6 @@ NAMES = {
     "mf": "MF",
     BLEND: "blend of all",
 }
-HELD_BACK = {"gowalla": ["grouped=0.5"]}
-"""How validation is cut off train. Gowalla's test is no random part of its data (the share of an
-item's pairs that are in it differs more than chance allows, as a cut by time would have it), so
-that half of the users are judged on whole groups of items, of which they keep nothing."""
 TEACHERS = {("gowalla", "two_tower"): "graph_filter"}
 """Data set and model -> the model that teaches it (``model.teacher``)."""
 FITTED = ("ials", "graph_filter")
@@ -144,7 +140,6 @@ class Bench:
         paths = [f"data.{x}={self.files / f'{prefix}{x}.{ending}'}" for x in ("train", "test")]
         shape = "triples" if self.name == "ncf" else "lists"
         arguments = ["interactions", *self.data, *paths, f"data.format={shape}"]
-        arguments += HELD_BACK.get(self.name, [])
         _python("feature_repo.jobs", arguments)
 
     def run(self, model: str, seed: int, edge: str) -> Measured:

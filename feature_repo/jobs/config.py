@@ -284,9 +284,6 @@ class InteractionsConfig(JobConfig):
     """Share of each user's items of train that is held back to choose settings by."""
     min_items: int = 5
     """Users with fewer items of train keep them all."""
-    grouped: float = 0.0
-    """Share of the users for whom whole groups of items bought together are held back instead of
-    random ones, for a test that is later than train; see ``feature_repo.jobs.held_back``."""
     folds: int = 1
     """Sessions that a user's items are cut into, at most one an item, each with the other items
     as its history; 1: one session whose history and targets are all of the items."""
@@ -304,8 +301,6 @@ class InteractionsConfig(JobConfig):
                 raise ConfigError(f"{name} must be above zero; got {getattr(self, name)}.")
         if not 0 < self.validation <= 0.5:
             raise ConfigError(f"validation must be in (0, 0.5]; got {self.validation}.")
-        if not 0 <= self.grouped <= 1:
-            raise ConfigError(f"grouped must be in [0, 1]; got {self.grouped}.")
         if self.min_items < 2:
             raise ConfigError(f"min_items must be at least 2; got {self.min_items}.")
 

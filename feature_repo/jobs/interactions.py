@@ -35,24 +35,23 @@ from feature_repo.contract.errors import BadInput, ConfigError
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.jobs import co_bought as co_bought_items
-from feature_repo.jobs import held_back as held_back_pairs
 from feature_repo.jobs import interaction_files
 from feature_repo.jobs.canonical import ITEM_ATTRIBUTES, PURCHASE, USER_ATTRIBUTES
 from feature_repo.jobs.co_bought import co_bought
 from feature_repo.jobs.config import DataConfig, InteractionsConfig, Source
-from feature_repo.jobs.held_back import held_back
 from feature_repo.jobs.interaction_files import Interactions, read_interactions
 from feature_repo.jobs.stage import Stage
 
 log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TIME = pa.timestamp("us", tz="UTC")
 CUTOFFS = (1, 2)
 """Edges that sets are made for."""
-_USERS, _ITEMS = 22, 23
+_VALIDATION, _USERS, _ITEMS = 21, 22, 23
 FILES = ("set.json", "users.parquet", "items.parquet", "schema.json")
 HISTORY = "history_item_id"
 TARGET = "target_item_id"
@@ -87,7 +86,7 @@ def make_interactions(config: InteractionsConfig) -> Dataset:
     }
     outputs = [dataset.canonical / f"{table}.parquet" for table in ("events", "users", "items")]
     outputs += [folder / name for folder in sets.values() for name in FILES]
-    code = (co_bought_items, held_back_pairs, interaction_files, sys.modules[__name__])
+    code = (co_bought_items, interaction_files, sys.modules[__name__])
     stage = Stage("interactions", dataset.root, (train, test), config, outputs, code)
     if not config.force and (dataset.root / "dataset.json").is_file() and stage.is_current():
         return config.data.dataset()
@@ -167,19 +166,24 @@ def split(train: Interactions, test: Interactions, config: InteractionsConfig) -
             f"No pair of data.test={config.data.test} can be judged ({counts}): its users must be "
             "in data.train, and its items new to them."
         )
-    chosen = held_back(
-        train.user,
-        train.item,
-        config.validation,
-        config.min_items,
-        config.grouped,
-        config.data.seed,
-    )
+    chosen = validation(train.user, config.validation, config.min_items, config.data.seed)
     days = train.take(~chosen), train.take(chosen), test
     counts |= {
         name: len(day) for name, day in zip(("fit", "validation", "test"), days, strict=True)
     }
     return Splits(days, counts)
+
+
+def validation(user: Ints, share: float, min_items: int, seed: int) -> Bools:
+    """[N] whether a pair validates: a random ``share`` of each user's pairs, rounded, at least
+    one, where the user has ``min_items`` of them; none of other users."""
+    order = np.lexsort((uniform(key(seed, _VALIDATION), np.arange(len(user))), user))
+    first, counts = _runs(user[order])
+    wanted = np.where(counts >= min_items, np.maximum(np.rint(share * counts), 1), 0)
+    place = np.arange(len(user)) - np.repeat(first, counts)
+    chosen = np.zeros(len(user), dtype=np.bool_)
+    chosen[order] = place < np.repeat(wanted, counts)
+    return chosen
 
 
 def _distinct(pairs: Interactions) -> tuple[Interactions, int]:
@@ -202,6 +206,12 @@ def joined(parts: tuple[Interactions, ...]) -> Interactions:
         np.concatenate([part.item for part in parts]),
         np.concatenate(ratings) if len(ratings) == len(parts) else None,
     )
+
+
+def _runs(rising: Ints) -> tuple[Ints, Ints]:
+    """First place and length of each run of equal values."""
+    first = np.flatnonzero(np.diff(rising, prepend=rising[0] - 1 if len(rising) else 0))
+    return first, np.diff(first, append=len(rising))
 
 
 def _write_canonical(dataset: Dataset, splits: Splits) -> None:
@@ -314,7 +324,7 @@ def _items(before: Interactions, neighbours: int, time: datetime) -> pa.Table:
 
 
 def _settings(config: InteractionsConfig) -> dict[str, Any]:
-    names = ("validation", "min_items", "grouped", "folds", "neighbours", "group_rows")
+    names = ("validation", "min_items", "folds", "neighbours", "group_rows")
     return {"seed": config.data.seed, **{name: getattr(config, name) for name in names}}
 
 

@@ -29,6 +29,7 @@ from feature_repo.jobs.interactions import (
     fold_rows,
     make_interactions,
     parts,
+    validation,
 )
 from trainer.sets import TrainingSet
 
@@ -154,6 +155,19 @@ def test_folds_are_of_nearly_one_size_whatever_a_user_has(counts: list[int], fol
     assert found == list(range(len(user)))
 
 
+@settings(max_examples=60, deadline=None)
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=20), seed=st.integers(0, 5))
+def test_each_user_validates_the_share_asked_for(counts: list[int], seed: int) -> None:
+    user = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+
+    chosen = validation(user, 0.2, 4, seed)
+
+    for number, count in enumerate(counts):
+        expected = max(1, round(0.2 * count)) if count >= 4 else 0
+        assert chosen[user == number].sum() == expected
+    assert (validation(user, 0.2, 4, seed) == chosen).all()
+
+
 @given(counts=st.lists(st.integers(1, 5), max_size=30), group_rows=st.integers(1, 12))
 def test_row_groups_cover_all_users_and_are_bounded(counts: list[int], group_rows: int) -> None:
     found = list(parts(np.array(counts, dtype=np.int64), group_rows))
@@ -235,7 +249,6 @@ def test_the_ingest_names_the_job_that_reads_them(tmp_path: Path) -> None:
     [
         ("folds=0", "folds must be above zero"),
         ("validation=0.7", r"validation must be in \(0, 0\.5\]"),
-        ("grouped=1.5", r"grouped must be in \[0, 1\]"),
         ("min_items=1", "min_items must be at least 2"),
     ],
 )
