@@ -82,6 +82,7 @@ def _add_answers(app: FastAPI, recommender: Recommender, limiter: CapacityLimite
             request.exclude,
             request.filters.checked(),
             request.diversity,
+            request.explain,
         )
         return await _in_thread(limiter, answer)
 

@@ -10,21 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, StoreUnavailable
 from feature_repo.contract.online import arrow_type
 from feature_repo.contract.schema import Entity, Schema
+from ranking.explain import Reason
 from ranking.policy import Filter, Lists, seen_rows
 from ranking.policy_config import PolicyConfig
 from retrieval.retriever import Retriever
 from serving.catalogue import Catalogue, Filters
+from serving.explanation import POPULAR, Explanations
 from serving.ids import BadField, Id, check_id, check_ids
 from serving.online import OnlineStore, UserFeatures
 from serving.release import Release
@@ -37,9 +41,9 @@ Ints = npt.NDArray[np.int64]
 
 MAX_ITEMS = 100
 """Longest list that one request may ask for."""
-POPULAR = "popular"
-"""The source that answers unknown users and fills short lists."""
 ANY = Filters()
+ONLY_IF_ASKED = Field(exclude_if=lambda value: value is None)
+"""A field that answers have where the request asks for it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Item:
     brand_tier: str | None = None
     package_size: str | None = None
     price: float | None = None
+    sources: Annotated[dict[str, int] | None, ONLY_IF_ASKED] = None
+    """Source -> the item's place in its list, from 1; the best place first."""
+    reasons: Annotated[list[Reason] | None, ONLY_IF_ASKED] = None
+    """What raised the item most; the greatest first."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class Recommender:
         self._popular = _popular(release.retriever, self._nobody)
         sources = [source.name for source in release.retriever.sources]
         self._popular_source = sources.index(POPULAR)
+        self._explanations = Explanations(release, self._catalogue, self._popular.rows)
 
     @staticmethod
     def load(
@@ -132,6 +141,7 @@ class Recommender:
         exclude: Sequence[Id] = (),
         filters: Filters = ANY,
         diversity: float | None = None,
+        explain: bool = False,
     ) -> Recommendation:
         """The best items for one user.
 
@@ -142,6 +152,7 @@ class Recommender:
             exclude: items to leave out, such as those in the basket.
             filters: what the items must be.
             diversity: 0, the best scores, to 1, the least alike items; None: the release's.
+            explain: tell each item's sources and reasons, in about the time of another request.
 
         Raises:
             BadField: an argument is out of range or of a wrong type, named.
@@ -156,9 +167,13 @@ class Recommender:
         lists = self.recommend_rows(
             rows, None, n, exclude_seen, exclude=[barred], filters=filters, diversity=diversity
         )
+        items = self.describe(lists, 0)
+        if explain:
+            items, failed = self._explained(items, lists, rows, barred, exclude_seen)
+            degraded = [*degraded, *failed]
         return Recommendation(
             recommendation_id=uuid.uuid4().hex,
-            items=self.describe(lists, 0),
+            items=items,
             model_version=about.version,
             degraded=degraded,
             took_ms=round((time.perf_counter() - started) * 1000.0, 3),
@@ -243,6 +258,21 @@ class Recommender:
                 zip(ids, scores, sources, shown, strict=True), start=1
             )
         ]
+
+    def _explained(
+        self, items: list[Item], lists: Lists, user_rows: pa.Table, barred: Ints, exclude_seen: bool
+    ) -> tuple[list[Item], list[str]]:
+        """One user's items with their sources and reasons, and the stages that failed."""
+        item_row, _, _ = lists.of(0)
+        known = bool(self.known(user_rows)[0])
+        found, failed = self._explanations.of(
+            user_rows, item_row, known=known, barred=barred, exclude_seen=exclude_seen
+        )
+        explained = [
+            replace(item, sources=own.sources, reasons=own.reasons)
+            for item, own in zip(items, found, strict=True)
+        ]
+        return explained, failed
 
     def ids_of(self, rows: Ints) -> list[Id]:
         """The item ids of vocabulary rows, as a list names them."""

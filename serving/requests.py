@@ -73,6 +73,8 @@ class RecommendRequest(BaseModel):
     filters: FilterRequest = FilterRequest()
     diversity: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     """0, the best scores, to 1, the least alike items; by default the release's strength."""
+    explain: StrictBool = False
+    """Tell where each item comes from, and what raised it most."""
 
 
 class FeedbackEvent(BaseModel):

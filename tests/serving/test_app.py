@@ -208,3 +208,53 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
     assert "purchase" in events["properties"]["event_type"]["enum"]
     assert "$defs" not in json.dumps(described)
     assert (await client.get("/docs")).status_code == 200
+
+
+async def test_an_answer_explains_itself_when_asked(client: httpx.AsyncClient) -> None:
+    response = await client.post("/recommend/", json={"user_id": USER, "explain": True})
+
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["degraded"] == []
+    for item in answer["items"]:
+        assert item["source"] in item["sources"]
+        assert all(rank >= 1 for rank in item["sources"].values())
+    first = answer["items"][0]["reasons"]
+    assert 0 < len(first) <= 3
+    assert sorted(first[0]) == ["effect", "feature", "text"]
+    assert first[0]["effect"] > 0
+
+
+async def test_an_answer_is_as_short_as_before_where_no_explanation_is_asked(
+    client: httpx.AsyncClient,
+) -> None:
+    plain = (await client.post("/recommend/", json={"user_id": USER})).json()
+    asked = (await client.post("/recommend/", json={"user_id": USER, "explain": True})).json()
+
+    assert list(plain["items"][0]) == [
+        "item_id",
+        "score",
+        "position",
+        "source",
+        "title",
+        "department",
+        "category",
+        "subcategory",
+        "brand",
+        "brand_tier",
+        "package_size",
+        "price",
+    ]
+    for item in asked["items"]:
+        del item["sources"], item["reasons"]
+    assert asked["items"] == plain["items"]
+
+
+async def test_popular_items_say_that_they_are(client: httpx.AsyncClient) -> None:
+    request = {"user_id": UNKNOWN, "n": 2, "explain": True}
+
+    items = (await client.post("/recommend/", json=request)).json()["items"]
+
+    reason = {"text": "popular now", "feature": "popular", "effect": None}
+    assert [item["reasons"] for item in items] == [[reason], [reason]]
+    assert [item["sources"] for item in items] == [{"popular": 1}, {"popular": 2}]
