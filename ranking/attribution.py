@@ -27,7 +27,7 @@ from ranking.wide_deep import WideDeep
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-STEPS = 64
+STEPS = 128
 """Points of the line at which gradients are taken."""
 
 
