@@ -33,7 +33,9 @@ Ints = npt.NDArray[np.int64]
 
 MOST_REASONS = 3
 LEAST_SHARE = 0.1
-"""A reason counts if its effect is at least this share of the greatest one's."""
+"""A reason counts if its effect is at least this share of the greatest one's,"""
+LEAST_EFFECT = 1e-4
+"""and at least this large."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def reasons(effects: Mapping[str, float], facts: Facts) -> list[Reason]:
         said.setdefault(phrase(name, facts), {})[name] = float(effect)
     totals = {text: sum(parts.values()) for text, parts in said.items()}
     best = sorted(totals, key=lambda text: -totals[text])[:MOST_REASONS]
-    least = max(LEAST_SHARE * max(totals.values(), default=0.0), 1e-9)
+    least = max(LEAST_SHARE * max(totals.values(), default=0.0), LEAST_EFFECT)
     return [
         Reason(text, max(said[text], key=lambda name: said[text][name]), round(totals[text], 4))
         for text in best

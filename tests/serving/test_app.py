@@ -105,6 +105,7 @@ async def test_a_store_that_is_away_is_named(cut_off: Recommender, tmp_path: Pat
         ({"user_id": 1, "n": 101}, "n", "less than or equal to 100; got 101"),
         ({"user_id": 1, "n": "5"}, "n", "valid integer"),
         ({"user_id": 1, "exclude_seen": "yes"}, "exclude_seen", "valid boolean"),
+        ({"user_id": 1, "explain": "yes"}, "explain", "valid boolean"),
         ({"user_id": 1, "exclude": [5, "6"]}, "exclude[1]", "must be an integer"),
         ({"user_id": 1, "exclude": 5}, "exclude", "valid list"),
         ({"user_id": 1, "limit": 5}, "limit", "extra inputs are not permitted"),
