@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ python -m benchmarks.policy [KEY=VALUE ...]
   name=policy            benchmarks/results/<name>.json and .png
 """
 
+LINES = (SYSTEM, "#d9660a", "#178a5b", "#7c4dbd")
 CHUNK = 128
 """Users whose lists are made at once."""
 DIALS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
@@ -85,6 +86,16 @@ CAPS = (0, 5, 3, 2, 1)
 """Most items a group; 0: no limit."""
 SLOTS = (0, 1, 2, 3)
 CUTOFF = "t1"
+
+MEASURES = {
+    "diversity": "share of attributes in which two items differ",
+    "novelty": "self-information of an item, bits",
+    "serendipity": "share of attributes unlike the history",
+    "promotion": "share of the places with promoted items",
+    "long tail": "share of the places with the long tail",
+    "new items": "share of the places with new items",
+}
+"""Aim -> what its gain is."""
 
 
 @dataclass
@@ -172,7 +183,7 @@ class Scored:
         promotion = PromotionConfig(**asdict(group), boost=1.0)
         return self.policy(PolicyConfig(promotions=[promotion])).items.boost_R > 0
 
-    def share_of(self, lists_BK: Ints, member_R: npt.NDArray[np.bool_]) -> float:
+    def share_of(self, member_R: npt.NDArray[np.bool_], lists_BK: Ints) -> float:
         """The share of all places that hold an item of a group."""
         return float(member_R[lists_BK].sum() / max((lists_BK > 0).sum(), 1))
 
@@ -252,10 +263,12 @@ def _score(release: Release, rows: pa.Table, task: Task) -> Part:
 class Sweep:
     """One policy at rising strengths, and what it is for."""
 
+    aim: str
+    """Policies of one aim are drawn together."""
     name: str
     strengths: Sequence[float]
     measure: str
-    """Name of its gain."""
+    """Of the aim, the same for all of its policies."""
     config: Callable[[float], PolicyConfig]
     gain: Callable[[Ints], float]
     """[B, k] lists -> the measure."""
@@ -267,20 +280,17 @@ def sweeps(scored: Scored) -> list[Sweep]:
 
 
 def _dials(scored: Scored) -> Iterator[Sweep]:
-    def unlike(lists: Ints) -> float:
-        return diversity(scored, lists)
-
-    similarities = {"diversity": Similarity.attributes}
+    gains = {"diversity": diversity, "novelty": novelty, "serendipity": surprise}
+    for aim, gain in gains.items():
+        for relevance in Relevance:
+            policy = _dial(aim, relevance=relevance)
+            name = f"{aim}, relevance by {relevance.value}"
+            yield Sweep(aim, name, DIALS, MEASURES[aim], policy, partial(gain, scored))
+    aim, unlike = "diversity", partial(diversity, scored)
     if any(isinstance(source, AnnSource) for source in scored.release.retriever.sources):
-        similarities["diversity by vectors"] = Similarity.vectors
-    for name, similarity in similarities.items():
-        yield Sweep(name, DIALS, "diversity", _dial("diversity", similarity=similarity), unlike)
-    by_rank = _dial("diversity", relevance=Relevance.rank)
-    yield Sweep("diversity, relevance by rank", DIALS, "diversity", by_rank, unlike)
-    yield Sweep("at most a category", CAPS, "diversity", _capped, unlike)
-    yield Sweep("novelty", DIALS, "novelty", _dial("novelty"), lambda rows: novelty(scored, rows))
-    strange = _dial("serendipity")
-    yield Sweep("serendipity", DIALS, "surprise", strange, lambda rows: surprise(scored, rows))
+        vectors = _dial(aim, similarity=Similarity.vectors)
+        yield Sweep(aim, "diversity of vectors", DIALS, MEASURES[aim], vectors, unlike)
+    yield Sweep(aim, "at most a category", CAPS, MEASURES[aim], _capped, unlike)
 
 
 def _dial(name: str, **settings: Any) -> Callable[[float], PolicyConfig]:
@@ -298,8 +308,8 @@ def _group_sweeps(scored: Scored) -> Iterator[Sweep]:
     config, columns = scored.config, scored.release.items.column_names
     if config.promoted in columns:
         group = ItemGroup(column=config.promoted)
-        yield _promotion(scored, "promotion", group, BOOSTS, "boost")
-        yield _promotion(scored, "promoted slots", group, SLOTS, "slots")
+        yield _promotion(scored, "promotion by boost", group, BOOSTS, "boost")
+        yield _promotion(scored, "promotion by slots", group, SLOTS, "slots")
     if "buyers_total" in columns:
         most = tail_buyers(scored.release.items, config.tail)
         yield _exposure(scored, "long tail", ItemGroup(column="buyers_total", at_most=most))
@@ -318,7 +328,8 @@ def _promotion(
         return PolicyConfig(promotions=[PromotionConfig(**rule)])
 
     member = scored.members(group)
-    return Sweep(name, strengths, "promoted", policy, lambda rows: scored.share_of(rows, member))
+    gain = partial(scored.share_of, member)
+    return Sweep("promotion", name, strengths, MEASURES["promotion"], policy, gain)
 
 
 def _exposure(scored: Scored, name: str, group: ItemGroup) -> Sweep:
@@ -327,7 +338,7 @@ def _exposure(scored: Scored, name: str, group: ItemGroup) -> Sweep:
         return PolicyConfig(exposure=rules)
 
     member = scored.members(group)
-    return Sweep(name, SHARES, "exposure", policy, lambda rows: scored.share_of(rows, member))
+    return Sweep(name, name, SHARES, MEASURES[name], policy, partial(scored.share_of, member))
 
 
 def tail_buyers(items: pa.Table, share: float) -> float:
@@ -376,6 +387,7 @@ def _row(scored: Scored, sweep: Sweep, strength: float, plain: Doubles) -> dict[
     config = scored.config
     price = metrics.bootstrap(plain - accuracy, seed=config.seed, num_samples=config.samples)
     return {
+        "aim": sweep.aim,
         "policy": sweep.name,
         "strength": strength,
         "ndcg": float(accuracy.mean()),
@@ -398,41 +410,48 @@ def ndcg(scored: Scored, lists_BK: Ints) -> Doubles:
 
 
 def draw(rows: Sequence[dict[str, Any]], k: int, path: Path) -> None:
-    """A panel a policy: NDCG against what the policy is for, a point a strength."""
-    names = list(dict.fromkeys(row["policy"] for row in rows))
-    columns = min(5, len(names))
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(3.3 * columns, 2.9 * lines), dpi=DPI, facecolor="white")
+    """A panel an aim: NDCG against the gain, a line a policy, a point a strength."""
+    aims = list(dict.fromkeys(row["aim"] for row in rows))
+    columns = min(3, len(aims))
+    lines = -(-len(aims) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.6 * lines), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for panel in panels[len(names) :]:
+    for panel in panels[len(aims) :]:
         panel.set_axis_off()
     top = max(row["ndcg"] for row in rows)
-    for panel, name in zip(panels, names, strict=False):
-        _panel(panel, [row for row in rows if row["policy"] == name], name, k)
+    for panel, aim in zip(panels, aims, strict=False):
+        _panel(panel, [row for row in rows if row["aim"] == aim], f"{aim}: NDCG@{k}")
         panel.set_ylim(0, 1.1 * top)
     figure.tight_layout(w_pad=1.5, h_pad=2)
     save_figure(figure, path)
 
 
-def _panel(panel: Axes, rows: Sequence[dict[str, Any]], name: str, k: int) -> None:
-    gains, values = [row["gain"] for row in rows], [row["ndcg"] for row in rows]
-    panel.plot(gains, values, "o-", ms=3, color=SYSTEM)
-    for row in rows:
-        panel.annotate(
-            f"{row['strength']:g}",
-            (row["gain"], row["ndcg"]),
-            (2, 4),
-            textcoords="offset points",
-            fontsize=6,
-            color=SOFT,
-        )
-    panel.set_title(name, loc="left", fontsize=9, color=INK)
+def _panel(panel: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
+    names = list(dict.fromkeys(row["policy"] for row in rows))
+    for name, colour in zip(names, LINES, strict=False):
+        mine = [row for row in rows if row["policy"] == name]
+        gains, values = [row["gain"] for row in mine], [row["ndcg"] for row in mine]
+        panel.plot(gains, values, "o-", ms=3, lw=1.2, color=colour, label=name)
+        for row in mine[1:]:
+            _name_strength(panel, row, colour)
+    panel.set_title(title, loc="left", fontsize=10, color=INK)
     panel.set_xlabel(rows[0]["measure"], fontsize=8, color=SOFT)
-    panel.set_ylabel(f"NDCG@{k}", fontsize=8, color=SOFT)
     panel.tick_params(labelsize=7, labelcolor=INK, length=0)
+    panel.legend(fontsize=7, frameon=False, loc="lower left")
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
+
+
+def _name_strength(panel: Axes, row: dict[str, Any], colour: str) -> None:
+    place = (row["gain"], row["ndcg"])
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 5.5, "color": colour}
+    panel.annotate(f"{row['strength']:g}", place, (2, 4), **style)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """What the table has of a row: all but what its heading says."""
+    return {name: value for name, value in row.items() if name not in ("aim", "policy", "measure")}
 
 
 def report(config: Config) -> None:
@@ -441,8 +460,11 @@ def report(config: Config) -> None:
     log.setLevel(logging.INFO)
     scored = validation(config)
     rows = run(scored)
-    for name in dict.fromkeys(row["policy"] for row in rows):
-        sys.stdout.write(table([row for row in rows if row["policy"] == name]) + "\n")
+    for aim, measure in MEASURES.items():
+        shown = [row for row in rows if row["aim"] == aim]
+        for name in dict.fromkeys(row["policy"] for row in shown):
+            mine = [_shown(row) for row in shown if row["policy"] == name]
+            sys.stdout.write(f"{name}; gain: {measure}\n{table(mine)}\n")
     draw(rows, config.k, RESULTS / f"{config.name}.png")
     about = scored.release.about
     settings = {

@@ -19,10 +19,10 @@ Rule = TypeVar("Rule", bound="ItemGroup")
 class Relevance(Enum):
     """What a candidate is worth among those of its request; see ``ranking.rerank.relevance``."""
 
-    probability = "probability"
-    """Its softmax probability over that of the best one."""
     rank = "rank"
     """The discount of its place by score alone."""
+    probability = "probability"
+    """Its softmax probability over that of the best one."""
 
 
 class Similarity(Enum):
@@ -119,12 +119,13 @@ class PolicyConfig:
     )
     """Item columns that similarity and serendipity compare; those that a shop lacks are skipped."""
     novelty: float = 0.0
-    """Weight of an item's self-information against its relevance: 1 shows what nobody buys."""
+    """Weight of an item's self-information against its relevance: 1 the least bought items."""
     popularity: str = "buyers_total"
     """Item column with the number of buyers, for novelty."""
     serendipity: float = 0.0
     """Weight of an item's distance from the user's history against its relevance."""
-    relevance: Relevance = Relevance.probability
+    relevance: Relevance = Relevance.rank
+    """What the scores are worth where another aim is weighed against them."""
     max_per: dict[str, int] = field(default_factory=dict)
     """Item column, such as ``category`` -> most items of one of its values in a list."""
     promotions: list[PromotionConfig] = field(default_factory=list)

@@ -52,7 +52,8 @@ def test_a_policy_without_strength_costs_nothing_and_a_strong_one_gains(scored: 
         for row in mine:
             assert row["price"] == pytest.approx(mine[0]["ndcg"] - row["ndcg"])
             assert row["price_low"] <= row["price"] <= row["price_high"]
-    for name in ("diversity", "novelty", "serendipity", "long tail"):
+    aims = ("diversity", "novelty", "serendipity")
+    for name in ("long tail", *(f"{aim}, relevance by rank" for aim in aims)):
         assert by_policy[name][-1]["gain"] > by_policy[name][0]["gain"], name
 
 
@@ -72,9 +73,17 @@ def test_the_plain_lists_are_those_of_the_release(
 
 def test_every_policy_is_drawn(tmp_path: Path) -> None:
     rows = [
-        {"policy": name, "strength": s, "gain": s, "ndcg": 0.4 - 0.1 * s, "measure": "novelty"}
-        for name in ("novelty", "diversity")
-        for s in (0.0, 1.0)
+        {
+            "aim": aim,
+            "policy": f"{aim} {way}",
+            "strength": strength,
+            "gain": strength,
+            "ndcg": 0.4 - 0.1 * strength,
+            "measure": "bits",
+        }
+        for aim in ("novelty", "diversity")
+        for way in ("one", "two")
+        for strength in (0.0, 1.0)
     ]
 
     draw(rows, 10, tmp_path / "policy.png")
