@@ -14,7 +14,7 @@ from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.policy_config import PolicyConfig
+from ranking.policy_config import PolicyConfig, Relevance
 from ranking.policy_items import PolicyItems
 from ranking.rerank import Cap, Minimum, choose, relevance
 
@@ -25,6 +25,8 @@ Ints = npt.NDArray[np.int64]
 
 SEEN = "seen_item_id"
 HISTORY = "history_item_id"
+MAX_FILLERS = 10_000
+"""Items that are weighed for the list of a user of whom nothing is known."""
 
 
 class Filter(Protocol):
@@ -90,36 +92,49 @@ class Policy:
             k: places of a list.
             history: per user, the rows of what it bought, for serendipity.
         """
-        rules = [(rule, rule.group_R[rows_BC]) for rule in self.items.rules]
+        caps, minima = self._rules(rows_BC, k)
         return choose(
             self._quality(rows_BC, scores_BC, history),
             rows_BC > 0,
             k,
             diversity=self.config.diversity,
             alike=self.items.alike(rows_BC) if self.config.diversity else None,
-            caps=[Cap(group, rule.most) for rule, group in rules if rule.most is not None],
-            minima=[Minimum(group > 0, rule.fewest(k)) for rule, group in rules if rule.fewest(k)],
+            caps=caps,
+            minima=minima,
         )
 
     def fillers(self, shown: Ints, more: Ints, count: int) -> Ints:
-        """Up to ``count`` indices of the first items of ``more`` that may follow under the caps.
+        """Up to ``count`` indices into ``more``: items that fill a list up, best first.
+
+        They are the first ones that the caps allow beside what is shown. A list that has nothing
+        yet, of a user of whom nothing is known, is made by all of the policy but its boosts, which
+        are in units of a ranker's score.
 
         Args:
             shown: item rows that the list has.
             more: other item rows, best first.
             count: places that are left.
         """
-        capped = [rule for rule in self.items.rules if rule.most is not None]
-        if not capped:
+        if not self.reorders:
             return np.arange(min(count, len(more)))
+        if not len(shown):
+            rows = more[None, :MAX_FILLERS]
+            falling = -np.arange(rows.shape[1], dtype=np.float64)[None]
+            by_rank = replace(self, config=replace(self.config, relevance=Relevance.rank))
+            places = by_rank.places(rows, falling, count, [np.zeros(0, np.int64)])[0]
+            return np.asarray(places[places >= 0])
         rows = np.concatenate([shown, more])[None]
-        picks = choose(
-            np.linspace(1.0, 0.0, rows.shape[1])[None],
-            rows > 0,
-            len(shown) + count,
-            caps=[Cap(rule.group_R[rows], rule.most) for rule in capped if rule.most is not None],
-        )[0]
-        return np.asarray(picks[picks >= len(shown)] - len(shown))
+        caps = self._rules(rows, len(shown) + count)[0]
+        falling = np.linspace(1.0, 0.0, rows.shape[1])[None]
+        places = choose(falling, rows > 0, len(shown) + count, caps=caps)[0]
+        return np.asarray(places[places >= len(shown)] - len(shown))
+
+    def _rules(self, rows_BC: Ints, k: int) -> tuple[list[Cap], list[Minimum]]:
+        rules = [(rule, rule.group_R[rows_BC]) for rule in self.items.rules]
+        return (
+            [Cap(group, rule.most) for rule, group in rules if rule.most is not None],
+            [Minimum(group > 0, rule.fewest(k)) for rule, group in rules if rule.fewest(k)],
+        )
 
     def _quality(
         self, rows_BC: Ints, scores_BC: Doubles, history: Sequence[Ints] | None

@@ -93,6 +93,8 @@ def choose(
         caps: most items of a group.
         minima: fewest items of a group.
     """
+    if not quality_BC.size:
+        return np.full((len(quality_BC), k), -1, np.int64)
     chooser = _Chooser(quality_BC, valid_BC, k, diversity, alike, caps)
     chooser.fill()
     for minimum in minima:

@@ -24,7 +24,7 @@ from feature_repo.contract.errors import ArtifactError, StoreUnavailable
 from feature_repo.contract.online import arrow_type
 from feature_repo.contract.schema import Entity, Schema
 from ranking.explain import Reason
-from ranking.policy import Filter, Lists, seen_rows
+from ranking.policy import Filter, Lists, Policy, seen_rows
 from ranking.policy_config import PolicyConfig
 from retrieval.retriever import Retriever
 from serving.catalogue import Catalogue, Filters
@@ -207,6 +207,7 @@ class Recommender:
         """
         if diversity is not None and not 0 <= diversity <= 1:
             raise BadField("diversity", f"diversity must be from 0 to 1; got {diversity}.")
+        policy = self._policy.with_diversity(diversity)
         now = query_times_s(user_rows) if now_s is None else now_s
         lists = self._empty_lists(len(user_rows), n)
         known = np.flatnonzero(self.known(user_rows))
@@ -219,7 +220,7 @@ class Recommender:
                 exclude_seen=exclude_seen,
                 excluded=None if exclude is None else [exclude[user] for user in known.tolist()],
                 filters=[self._filter(filters)],
-                policy=self._policy.with_diversity(diversity),
+                policy=policy,
             )
             lists.item_row[known] = ranked.item_row
             lists.score[known] = ranked.score
@@ -228,7 +229,7 @@ class Recommender:
             barred = [] if exclude is None else [exclude[user]]
             if exclude_seen:
                 barred += seen_rows(user_rows.slice(user, 1), self._items)
-            self._fill(lists, user, barred, filters)
+            self._fill(lists, user, barred, filters, policy)
         return lists
 
     def known(self, user_rows: pa.Table) -> Bools:
@@ -318,14 +319,16 @@ class Recommender:
             tuple(source.name for source in self.release.retriever.sources),
         )
 
-    def _fill(self, lists: Lists, user: int, barred: Sequence[Ints], filters: Filters) -> None:
+    def _fill(
+        self, lists: Lists, user: int, barred: Sequence[Ints], filters: Filters, policy: Policy
+    ) -> None:
         """Put popular items into the places that are left of one list."""
         free = np.flatnonzero(lists.item_row[user] == 0)
         taken = np.concatenate([lists.item_row[user], *barred])
         rows = self._popular.rows
         fits = np.flatnonzero(self._catalogue.passes(rows, filters) & ~np.isin(rows, taken))
         shown = lists.item_row[user][lists.item_row[user] > 0]
-        fits = fits[self._policy.fillers(shown, rows[fits], len(free))]
+        fits = fits[policy.fillers(shown, rows[fits], len(free))]
         free = free[: len(fits)]
         nothing_ranked = len(free) > 0 and free[0] == 0
         lists.item_row[user, free] = rows[fits]

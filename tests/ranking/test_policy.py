@@ -302,6 +302,21 @@ def test_fillers_keep_to_the_caps_beside_what_is_shown() -> None:
     assert policy_of().fillers(shown, more, 2).tolist() == [0, 1]
 
 
+def test_a_list_of_fillers_alone_follows_the_whole_policy_but_its_boosts() -> None:
+    rules: dict[str, Any] = {
+        "max_per": {"brand": 2},
+        "exposure": [ExposureConfig(item_ids=[9, 10], share=0.5)],
+        "promotions": [PromotionConfig(item_ids=[20], boost=99.0)],
+    }
+    more, nothing = np.arange(1, 21), np.zeros(0, np.int64)
+    # brands of rows 1, 2, 3, 4, 5: b0, b1, b2, b3, b0; items 9 and 10 are rows 10 and 11
+
+    found = more[policy_of(**rules).fillers(nothing, more, 4)]
+
+    assert found.tolist() == [1, 2, 10, 11]
+    assert policy_of(**rules).fillers(nothing, nothing, 4).tolist() == []
+
+
 def test_a_request_may_have_a_diversity_of_its_own() -> None:
     policy = policy_of(diversity=0.2)
 

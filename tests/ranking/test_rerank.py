@@ -78,6 +78,14 @@ def test_a_weak_diversity_keeps_what_is_much_better() -> None:
     assert found.tolist() == [[0, 1, 2]]
 
 
+def test_without_candidates_the_lists_are_empty() -> None:
+    nothing = np.zeros((2, 0))
+
+    found = choose(nothing, every((2, 0)), 3, minima=[Minimum(every((2, 0)), 1)])
+
+    assert found.tolist() == [[-1] * 3] * 2
+
+
 @SMALL
 @given(seeds)
 def test_without_a_rule_the_best_come_first(seed: int) -> None:

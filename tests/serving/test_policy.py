@@ -57,6 +57,15 @@ def test_a_request_may_ask_for_unlike_items(recommender: Recommender) -> None:
     assert len({item.category for item in diverse}) > len({item.category for item in plain})
 
 
+def test_popular_items_for_an_unknown_user_are_unlike_too(recommender: Recommender) -> None:
+    plain = recommender.recommend(UNKNOWN, 8).items
+    diverse = recommender.recommend(UNKNOWN, 8, diversity=0.9).items
+
+    assert diverse[0] == plain[0]
+    assert len({item.category for item in diverse}) > len({item.category for item in plain})
+    assert {item.source for item in diverse} == {"popular"}
+
+
 def test_a_diversity_out_of_range_is_refused(recommender: Recommender) -> None:
     with pytest.raises(BadField, match=r"must be from 0 to 1; got 1\.5"):
         recommender.recommend(USER, diversity=1.5)
