@@ -22,7 +22,6 @@ from feature_repo.contract.vocabulary import Vocabulary
 from ranking.attribution import Explained
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import Side
-from ranking.items import ItemSide
 from ranking.numeric import Columns
 from ranking.phrases import TEXTS, Facts, phrase
 from ranking.scorer import Scorer
@@ -77,7 +76,7 @@ class Explainer:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._inputs = scorer.inputs
-        self._model = scorer._model
+        self._model = scorer.model
 
     def reasons(
         self,
@@ -116,42 +115,34 @@ class Explainer:
         self, user_rows: pa.Table, candidates: Candidates, item_vocabulary: Vocabulary, now_s: Ints
     ) -> Requests:
         """The request with everything that its columns are made of; see ``reasons``."""
-        side, _ = self._items(item_vocabulary)
+        side = self._scorer.prepare(item_vocabulary).side
         schema, days = self._inputs.encoder.schema, self._inputs.half_life_days
         return Requests.of(user_rows, candidates, now_s, side, schema, days)
 
     def explained(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Explained:
         """One request as the network reads it; ``values_NF`` is its numeric matrix."""
         inputs = self._inputs.encode_matrix(user_rows, requests, values_NF)
-        items = self._items(requests.items.vocabulary)[1].take(inputs.item_of)
+        items = self._scorer.prepare(requests.items.vocabulary).items.take(inputs.item_of)
         every = np.arange(len(values_NF))
         pairs = self._inputs.pair_inputs(inputs.users, items, inputs.user_of, every, inputs.columns)
         with torch.no_grad():
-            user_H = self._model.users(self._scorer._inputs_of(inputs.users, Entity.USER))
+            user_H = self._model.users(self._scorer.inputs_of(inputs.users, Entity.USER))
             inputs_ND = self._first_layer(items, pairs)
         crosses, owners = self._inputs.crosses, self._owners()
         same = self._same(inputs.columns, items.columns)
         return Explained(self._model, crosses, same, user_H, inputs_ND, owners, pairs.wide)
 
-    def _items(self, item_vocabulary: Vocabulary) -> tuple[ItemSide, Side]:
-        prepared = self._scorer._prepared
-        if prepared is None or prepared.vocabulary is not item_vocabulary:
-            self._scorer.prepare(item_vocabulary)
-            prepared = self._scorer._prepared
-        assert prepared is not None
-        return prepared.side, prepared.items
-
     def _first_layer(self, items: Side, pairs: PairInputs) -> Tensor:
         """[N, D] what the first layer reads of candidates; the user's part is apart."""
-        side = self._scorer._inputs_of(items, Entity.ITEM)
+        side = self._scorer.inputs_of(items, Entity.ITEM)
         numbers = self._model.item_numbers(side.codes, side.scores)
         own = self._model.pair_numbers(pairs.codes, pairs.scores)
         return torch.cat([side.pooled, numbers, own], dim=1)
 
     def _owners(self) -> tuple[str, ...]:
         """[D] the feature of each column of ``_first_layer``."""
-        keys = self._inputs.keys(Entity.ITEM, self._scorer._config.without)
-        pooled = [key for key in keys for _ in range(self._scorer._tables.dim(key))]
+        keys = self._inputs.keys(Entity.ITEM, self._scorer.config.without)
+        pooled = [key for key in keys for _ in range(self._scorer.tables.dim(key))]
         numbers = [
             name
             for entity in (Entity.ITEM, Entity.PAIR)
@@ -201,7 +192,7 @@ class Explainer:
 
     def _texts(self, place_K: Ints) -> list[dict[str, str]]:
         """What the item rows say; ``place_K`` are rows of the item side, 0 where unknown."""
-        items = self._scorer._items
+        items = self._scorer.rows
         schema = self._inputs.encoder.schema
         coded = [feature.name for feature in schema.encoded(Entity.ITEM, Encoding.CATEGORICAL)]
         names = [name for name in dict.fromkeys([*TEXTS, *coded]) if name in items.column_names]

@@ -35,7 +35,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """The items' part of the network, for candidates named in ``vocabulary``."""
 
     vocabulary: Vocabulary
@@ -45,7 +45,11 @@ class _Prepared:
 
 
 class Scorer:
-    """Scores the candidates of requests, by the inputs and the network of the training."""
+    """Scores the candidates of requests, by the inputs and the network of the training.
+
+    ``inputs``, ``config``, ``model``, ``tables`` and ``rows``, those of the items, are what it was
+    made of.
+    """
 
     def __init__(
         self,
@@ -56,11 +60,11 @@ class Scorer:
         items: pa.Table,
     ) -> None:
         self.inputs = inputs
-        self._config = config
-        self._model = model.eval()
-        self._tables = tables
-        self._items = items
-        self._prepared: _Prepared | None = None
+        self.config = config
+        self.model = model.eval()
+        self.tables = tables
+        self.rows = items
+        self._prepared: Prepared | None = None
 
     @staticmethod
     def load(folder: Path, items: pa.Table) -> Scorer:
@@ -82,16 +86,19 @@ class Scorer:
         inputs = InputEncoder.load(folder, config, sources, half_life_days)
         return Scorer(inputs, config, model, Tables.load(folder / "tables"), items)
 
-    def prepare(self, item_vocabulary: Vocabulary) -> None:
-        """Compute the items' part of the network, for candidates named in a vocabulary.
+    def prepare(self, item_vocabulary: Vocabulary) -> Prepared:
+        """The items' part of the network, for candidates named in a vocabulary: computed once.
 
         ``score`` does it at its first call; a server does it before it takes requests.
         """
-        side = ItemSide.of(self._items, item_vocabulary, self.inputs.encoder)
+        if self._prepared is not None and self._prepared.vocabulary is item_vocabulary:
+            return self._prepared
+        side = ItemSide.of(self.rows, item_vocabulary, self.inputs.encoder)
         items = self.inputs.items(side)
         with torch.inference_mode():
-            hidden = self._model.items(self._inputs_of(items, Entity.ITEM))
-        self._prepared = _Prepared(item_vocabulary, side, items, hidden)
+            hidden = self.model.items(self.inputs_of(items, Entity.ITEM))
+        self._prepared = Prepared(item_vocabulary, side, items, hidden)
+        return self._prepared
 
     def score(
         self,
@@ -113,19 +120,15 @@ class Scorer:
         """
         _require_matching(user_rows, candidates, self.inputs.sources)
         now = query_times_s(user_rows) if now_s is None else now_s
-        if self._prepared is None or self._prepared.vocabulary is not item_vocabulary:
-            self.prepare(item_vocabulary)
-        assert self._prepared is not None
+        prepared = self.prepare(item_vocabulary)
         encoder, days = self.inputs.encoder, self.inputs.half_life_days
-        requests = Requests.of(
-            user_rows, candidates, now, self._prepared.side, encoder.schema, days
-        )
-        return self._run(self.inputs.encode(user_rows, requests), self._prepared)
+        requests = Requests.of(user_rows, candidates, now, prepared.side, encoder.schema, days)
+        return self._run(self.inputs.encode(user_rows, requests), prepared)
 
-    def _run(self, inputs: Inputs, prepared: _Prepared) -> Floats:
+    def _run(self, inputs: Inputs, prepared: Prepared) -> Floats:
         scores = [torch.zeros(0)]
         with torch.inference_mode():
-            users = self._model.users(self._inputs_of(inputs.users, Entity.USER))
+            users = self.model.users(self.inputs_of(inputs.users, Entity.USER))
             for part in _parts(len(inputs.user_of)):
                 pairs = self.inputs.pair_inputs(
                     inputs.users,
@@ -134,13 +137,14 @@ class Scorer:
                     inputs.item_of[part],
                     inputs.columns.take(part),
                 )
-                scores.append(self._model(users, prepared.hidden_IH, pairs))
+                scores.append(self.model(users, prepared.hidden_IH, pairs))
         return torch.cat(scores).numpy()
 
-    def _inputs_of(self, side: Side, entity: Entity) -> SideInputs:
-        keys = self.inputs.keys(entity, self._config.without)
+    def inputs_of(self, side: Side, entity: Entity) -> SideInputs:
+        """What the network reads of users or items, with the pooled rows of their tables."""
+        keys = self.inputs.keys(entity, self.config.without)
         bags = side.encoded.bags
-        pooled = {key: torch.from_numpy(self._tables.pooled(key, bags[key])) for key in keys}
+        pooled = {key: torch.from_numpy(self.tables.pooled(key, bags[key])) for key in keys}
         return side_inputs(side, pooled, keys)
 
 
