@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.errors import ConfigError
-from ranking.policy_config import PolicyConfig
+from ranking.policy_config import PolicyConfig, PromotionConfig
 from serving import batch
 from serving.app import create_app
 from serving.feedback import FeedbackLog
@@ -168,3 +170,17 @@ def test_a_release_is_not_made_with_a_policy_about_what_its_items_lack(
         export(settings_of(shop, tmp_path, "policy.max_per.colour=1"))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_available_is_never_shown_whatever_the_policy(
+    release: Release, recommender: Recommender, store_url: str
+) -> None:
+    gone = ids(recommender.recommend(USER, 5).items)
+    available = pa.array([item not in gone for item in release.items["item_id"].to_pylist()])
+    names = [name for name in release.items.column_names if name != "available"]
+    items = release.items.select(names).append_column("available", available)
+    promoted = PromotionConfig(item_ids=[*gone], boost=50.0, slots=3)
+    policed = with_policy(replace(release, items=items), store_url, promotions=[promoted])
+
+    for user in (USER, UNKNOWN):
+        assert not set(ids(policed.recommend(user, 20).items)) & set(gone)
