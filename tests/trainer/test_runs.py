@@ -22,7 +22,7 @@ def test_the_same_settings_find_the_same_folder(
 
     assert first.folder == again.folder
     assert first.name.startswith("two_tower-")
-    assert (first.folder / "config.yaml").read_text(encoding="utf-8").count("temperature:") == 1
+    assert (first.folder / "config.yaml").read_text(encoding="utf-8").count("history_length:") == 1
 
 
 @pytest.mark.parametrize("override", ["trainer.log_every=3", "sharding.row_wise_from=9"])
