@@ -23,7 +23,7 @@ from feature_repo.contract.state import Histories
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.inputs import encode_users
-from retrieval.sources import Source, UserBatch, load_sources
+from retrieval.sources import AnnSource, Source, UserBatch, load_sources
 from retrieval.towers import TwoTower, pooled_inputs
 
 Floats = npt.NDArray[np.float32]
@@ -78,6 +78,12 @@ class Retriever:
     def items(self) -> Vocabulary:
         """The item vocabulary, whose rows candidates are."""
         return self.encoder.items
+
+    @property
+    def item_vectors(self) -> Floats | None:
+        """[R, V] of the item tower, which ``ann`` searches; None where the bundle is without."""
+        found = (source for source in self.sources if isinstance(source, AnnSource))
+        return next((source.item_vectors for source in found), None)
 
     @property
     def half_life_days(self) -> float:

@@ -21,7 +21,6 @@ from ranking.policy_config import PolicyConfig
 from ranking.policy_items import PolicyItems
 from ranking.scorer import Scorer
 from retrieval.retriever import Retriever
-from retrieval.sources.ann import AnnSource
 from serving.about import About, require_release
 from serving.golden import replay
 
@@ -109,11 +108,8 @@ class Release:
             ConfigError: a rule names a column or an item that the release does not have.
         """
         config = config or self.policy_config
-        encoder = self.retriever.encoder
-        vectors = (s.item_vectors for s in self.retriever.sources if isinstance(s, AnnSource))
-        facts = PolicyItems.of(
-            config, self.items, encoder.items, len(encoder.users), next(vectors, None)
-        )
+        encoder, vectors = self.retriever.encoder, self.retriever.item_vectors
+        facts = PolicyItems.of(config, self.items, encoder.items, len(encoder.users), vectors)
         return Policy(config, facts)
 
     def user_ids(self) -> pa.Array:

@@ -46,7 +46,6 @@ from ranking.scorer import KIND as RANKER
 from ranking.scorer import Scorer
 from retrieval.retriever import KIND as RETRIEVER
 from retrieval.retriever import Retriever
-from retrieval.sources.ann import AnnSource
 from trainer.sets import TARGET, TrainingSet
 
 log = logging.getLogger(__name__)
@@ -221,9 +220,8 @@ def _write_golden(
 
 
 def _require_policy(policy: PolicyConfig, retriever: Retriever, items: pa.Table) -> None:
-    vectors = (s.item_vectors for s in retriever.sources if isinstance(s, AnnSource))
     encoder = retriever.encoder
-    PolicyItems.of(policy, items, encoder.items, len(encoder.users), next(vectors, None))
+    PolicyItems.of(policy, items, encoder.items, len(encoder.users), retriever.item_vectors)
 
 
 def _require_features(rows: Schema, part: Schema, what: str) -> None:
