@@ -128,13 +128,13 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
 
             return wide_deep.train(config, model, process)
         case MfConfig():
-            from trainer import factors, mf
+            from trainer import id_task, mf
 
-            return factors.train(mf.MfTask, config, model, process)
+            return id_task.train(mf.MfTask, config, model, process)
         case LightGcnConfig():
-            from trainer import factors, lightgcn
+            from trainer import id_task, lightgcn
 
-            return factors.train(lightgcn.LightGcnTask, config, model, process)
+            return id_task.train(lightgcn.LightGcnTask, config, model, process)
         case BlendConfig():
             from trainer import blend
 

@@ -7,11 +7,8 @@ Shapes: B sessions, C candidate items, T targets, V width of the vectors.
 
 from __future__ import annotations
 
-import logging
-import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,48 +16,29 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
-from feature_repo.contract.schema import Schema
-from feature_repo.contract.tables import Tables
 from retrieval.sources import FactorSource
 from trainer.config import RunConfig
-from trainer.data import SessionBatch, SessionReader
+from trainer.data import SessionBatch
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, TableConfig
 from trainer.factor_config import FactorLoss, FactorModelConfig
-from trainer.fitted import FOLDER, write_fitted
-from trainer.judge import judge_source
-from trainer.loop import Trainer
+from trainer.id_task import IdTask
 from trainer.losses import sampled_softmax
-from trainer.negatives import drawn_items, log_inclusion
-from trainer.runs import Run
-from trainer.sets import (
-    RATING,
-    SERVICE,
-    TARGET,
-    TrainingSet,
-    fit_encoder,
-    judged_users,
-    target_counts,
-)
+from trainer.negatives import drawn_for_targets, drawn_items, log_inclusion
+from trainer.sets import RATING, TARGET, TrainingSet, target_counts
 from trainer.sharding import Load
-from trainer.step import StepInputs
-
-log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_PAIRS = 1 << 20
-"""More than the targets that one session has."""
 
-
-class FactorTask(ABC):
+class FactorTask(IdTask[FactorSource]):
     """A factor model, its data and its loss, for ``trainer.loop``."""
 
     def __init__(
@@ -79,32 +57,24 @@ class FactorTask(ABC):
             ArtifactError: ratings are asked for, and the sessions have none.
         """
         self.model = model
-        self.process = process
-        self.seed = config.seed
-        self.folder = folder
-        self.judged = judged
         self.explicit = model.loss is FactorLoss.squared
-        ids_only = replace(sessions, schema=Schema(sessions.schema.service, ()))
         if self.explicit and RATING not in sessions.users.schema_arrow.names:
             raise ArtifactError(
                 f"model.loss=squared needs ratings; {sessions.path} has no column {RATING}."
             )
-        self.encoder = fit_encoder(ids_only, dataset, model.min_buyers, history_length=1)
+        super().__init__(
+            config,
+            dataset,
+            sessions,
+            process,
+            folder,
+            judged,
+            min_buyers=model.min_buyers,
+            ratings=self.explicit,
+        )
         counts = target_counts(sessions, self.encoder.items).astype(np.float64)
         counts[0] = 0.0
         self.share = counts / max(counts.sum(), 1.0)
-        self.reader = SessionReader(
-            ids_only,
-            self.encoder,
-            process,
-            batch_size=config.trainer.batch_size,
-            half_life_days=dataset.half_life_days,
-            seed=config.seed,
-            cache=config.trainer.cache_encoded,
-            streams=config.trainer.streams,
-            shuffle_rows=config.trainer.shuffle_rows,
-            ratings=self.explicit,
-        )
         self.tables = self._tables(config, int(counts.sum()))
         torch.manual_seed(config.seed)
         self._make_dense(sessions)
@@ -130,22 +100,9 @@ class FactorTask(ABC):
     def width(self) -> int:
         """Width of a row of the tables."""
 
-    @property
-    @abstractmethod
-    def dense(self) -> nn.Module:
-        """See ``Task``."""
-
     @abstractmethod
     def _make_dense(self, sessions: TrainingSet) -> None:
         """Make what trains beside the tables."""
-
-    @abstractmethod
-    def prepare(self, batch: SessionBatch, step: int) -> StepInputs:
-        """See ``Task``."""
-
-    @abstractmethod
-    def head(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
-        """See ``Task``."""
 
     @abstractmethod
     def source_of(self, rows_UD: Tensor, rows_RD: Tensor) -> FactorSource:
@@ -156,13 +113,15 @@ class FactorTask(ABC):
         found = self.model.num_negatives
         return self.encoder.items.num_rows if found is None else found
 
-    def num_batches(self) -> int:
-        """See ``Task``."""
-        return self.reader.num_batches()
+    def source(self, tables: Mapping[str, Tensor]) -> FactorSource:
+        """See ``IdTask``."""
+        return self.source_of(tables["user_id"], tables["item_id"])
 
-    def batches(self, epoch: int, first: int) -> Iterator[SessionBatch]:
-        """See ``Task``."""
-        return self.reader.batches(epoch, first)
+    def measure(self, source: FactorSource, judged: pa.Table) -> dict[str, float]:
+        """See ``IdTask``; of explicit ratings their error."""
+        if self.explicit:
+            return {"rmse": rating_error(source, judged, self.encoder)}
+        return super().measure(source, judged)
 
     def _arrays(
         self, batch: SessionBatch, items: Ints, num_targets: int, pairs: Ints
@@ -184,12 +143,9 @@ class FactorTask(ABC):
         """[T, N] items that each target is set against, for BPR; [T, 0] else."""
         if self.model.loss is not FactorLoss.bpr:
             return np.zeros((len(batch.targets.values), 0), dtype=np.int64)
-        sizes = np.diff(batch.targets.offsets)
-        owner = np.repeat(np.arange(len(batch)) + batch.first, sizes)
-        within = np.arange(len(owner)) - np.repeat(batch.targets.offsets[:-1], sizes)
-        place = (owner * _PAIRS + within)[:, None] * self._drawn + np.arange(self._drawn)
-        rows = drawn_items(self.seed, step, place.ravel(), self.encoder.items.num_rows)
-        return rows.reshape(place.shape)
+        num_rows = self.encoder.items.num_rows
+        offsets = batch.targets.offsets
+        return drawn_for_targets(self.seed, step, offsets, batch.first, self._drawn, num_rows)
 
     def _candidates(self, targets: Ints, pairs: Ints, step: int) -> Ints:
         """[C] rising item rows that are looked up."""
@@ -231,41 +187,6 @@ class FactorTask(ABC):
         others_TN = torch.einsum("tv,tnv->tn", users_TV, items_CV[tensors["pairs"]])
         return (F.softplus(others_TN - scores_T[:, None]).mean(dim=1) * weight).sum()
 
-    def _read(self, folder: Path) -> FactorSource:
-        """The model whose tables were exported into ``folder``."""
-        tables = Tables.load(folder).tables
-        users, items = (
-            torch.from_numpy(np.array(tables[name].values)).to(self.process.device)
-            for name in ("user_id", "item_id")
-        )
-        with torch.no_grad():
-            return self.source_of(users, items)
-
-    def evaluate(self) -> dict[str, float]:
-        """Of the judged users: recall and NDCG of new items, or the error of their ratings."""
-        if self.judged is None:
-            return {}
-        folder = self.folder / "evaluation"
-        self.tables.export_tables(folder)
-        found: dict[str, float] = {}
-        if self.process.is_first:
-            source = self._read(folder)
-            if self.explicit:
-                found = {"rmse": rating_error(source, self.judged, self.encoder)}
-            else:
-                found = judge_source(source, self.judged, self.encoder)
-            shutil.rmtree(folder)
-        return self.process.share(found)
-
-    def export(self, target: Path) -> None:
-        """Write the run's ``source/``; a collective: each process writes its rows of the tables."""
-        folder = self.folder / "export"
-        self.tables.export_tables(folder)
-        if self.process.is_first:
-            write_fitted(target, self._read(folder), self.encoder)
-            shutil.rmtree(folder)
-        self.process.barrier()
-
 
 def rating_error(source: FactorSource, judged: pa.Table, encoder: Encoder) -> float:
     """Root mean squared error of the judged ratings; of unknown users and items, the mean's."""
@@ -284,21 +205,3 @@ def predicted(source: FactorSource, users: Ints, items: Ints) -> Floats:
         products = source.user_vectors[users[part]] * source.item_vectors[items[part]]
         found[part] = products.sum(axis=1)
     return found
-
-
-def train(
-    kind: type[FactorTask], config: RunConfig, model: FactorModelConfig, process: Process
-) -> Path:
-    """Train, export, and return the run's folder; a finished run is not trained again."""
-    dataset = config.dataset()
-    sessions = TrainingSet.open(dataset, SERVICE, "sessions", config.cutoff)
-    judged = judged_users(dataset, config.cutoff) if config.validate else None
-    run = Run.open(config, {"sessions": sessions.digest}, process)
-    if run.result is not None:
-        log.info("%s is finished already: %s", run.folder, run.result)
-        return run.folder
-    task = kind(config, model, dataset, sessions, process, run.folder, judged)
-    metrics = Trainer(task, run, config.trainer, config.optimizer, process).train()
-    task.export(run.folder / FOLDER)
-    run.finish(metrics)
-    return run.folder

@@ -1,6 +1,6 @@
 """Items that are drawn to be set against what users bought.
 
-N places of draws, C candidate items.
+N places of draws, C candidate items, T targets, D draws for each.
 """
 
 from __future__ import annotations
@@ -15,11 +15,34 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
+_MOST = 1 << 20
+"""More than the targets that one session has."""
+
 
 def drawn_items(seed: int, step: int, places: Ints, num_rows: int) -> Ints:
     """[N] uniform item rows from 1: one a place, the same whichever places are asked for."""
     drawn = uniform(key(seed, Stream.NEGATIVES, step), places)
     return 1 + (drawn * (num_rows - 1)).astype(np.int64)
+
+
+def drawn_for_targets(
+    seed: int, step: int, offsets: Ints, first: int, each: int, num_rows: int
+) -> Ints:
+    """[T, D] uniform item rows from 1, drawn for each target alone.
+
+    Args:
+        seed: of the run.
+        step: of the run.
+        offsets: [B + 1] the targets of session b are ``[offsets[b], offsets[b + 1])``.
+        first: place of the first session in the batch of all processes.
+        each: D.
+        num_rows: rows of the item vocabulary.
+    """
+    sizes = np.diff(offsets)
+    owner = np.repeat(np.arange(len(sizes)) + first, sizes)
+    within = np.arange(len(owner)) - np.repeat(offsets[:-1], sizes)
+    places = (owner * _MOST + within)[:, None] * each + np.arange(each)
+    return drawn_items(seed, step, places.ravel(), num_rows).reshape(places.shape)
 
 
 def log_inclusion(
