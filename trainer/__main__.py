@@ -8,13 +8,15 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from feature_repo.contract.errors import ShoprecError
+from ranking.rankers import RANKERS
 from trainer.config import MODELS, RunConfig, choices, compose
 from trainer.distributed import Process, process_group, set_up_logging
 from trainer.factor_config import LightGcnConfig, MfConfig
 from trainer.model_config import GraphSageModelConfig, ModelConfig, TwoTowerModelConfig
+from trainer.ncf_config import NcfConfig
+from trainer.ranker_config import RankerModelConfig
 from trainer.run_file import STOPPED, tell_stopped
 from trainer.source_config import BlendConfig, FittedModelConfig
-from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
 Train a model on a training set, and write its run folder.
@@ -58,6 +60,9 @@ def usage() -> str:
     lines += _settings(RunConfig, "", {"model", "data"})
     for kind, model in MODELS.items():
         lines += ["", f"  With model={kind}:", *_settings(model, "model.", set())]
+    for kind, ranker in RANKERS.items():
+        lines += ["", f"  With model={kind}:", *_settings(RankerModelConfig, "model.", {"network"})]
+        lines += _settings(ranker.config, "model.network.", set())
     return "\n".join(lines) + "\n"
 
 
@@ -123,10 +128,10 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
             from trainer import two_tower
 
             return two_tower.train(config, model, process)
-        case WideDeepModelConfig():
-            from trainer import wide_deep
+        case RankerModelConfig():
+            from trainer import ranker_run
 
-            return wide_deep.train(config, model, process)
+            return ranker_run.train(config, model, process)
         case MfConfig():
             from trainer import id_task, mf
 
@@ -135,6 +140,10 @@ def _train(config: RunConfig, model: ModelConfig, process: Any) -> Any:
             from trainer import id_task, lightgcn
 
             return id_task.train(lightgcn.LightGcnTask, config, model, process)
+        case NcfConfig():
+            from trainer import id_task, ncf
+
+            return id_task.train(ncf.NcfTask, config, model, process)
         case BlendConfig():
             from trainer import blend
 

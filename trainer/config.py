@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.tables import TableForm
+from ranking.rankers import RANKERS
 from retrieval.index import IndexConfig
 from trainer.factor_config import IalsConfig, LightGcnConfig, MfConfig
 from trainer.graph_filter_config import GraphFilterConfig
@@ -31,6 +32,8 @@ from trainer.model_config import (
     TwoTowerModelConfig,
     require,
 )
+from trainer.ncf_config import NcfConfig
+from trainer.ranker_config import RankerModelConfig
 from trainer.sharding_config import ShardingConfig
 from trainer.source_config import (
     BlendConfig,
@@ -42,7 +45,6 @@ from trainer.source_config import (
     SimilarUsersConfig,
     TrendingConfig,
 )
-from trainer.wide_deep_config import WideDeepModelConfig
 
 CONF = REPOSITORY / "conf"
 MODELS: dict[str, type[ModelConfig]] = {
@@ -50,6 +52,7 @@ MODELS: dict[str, type[ModelConfig]] = {
     "graphsage": GraphSageModelConfig,
     "mf": MfConfig,
     "lightgcn": LightGcnConfig,
+    "ncf": NcfConfig,
     "ials": IalsConfig,
     "ease": EaseConfig,
     "item_knn": KnnConfig,
@@ -60,13 +63,14 @@ MODELS: dict[str, type[ModelConfig]] = {
     "content": ContentConfig,
     "similar_users": SimilarUsersConfig,
     "blend": BlendConfig,
-    "wide_deep": WideDeepModelConfig,
 }
-"""``model=NAME``, and the settings of it."""
+"""``model=NAME``, and the settings of it; those of rankers are in ``ranking.rankers``."""
 
 
 def name_of(model: ModelConfig) -> str:
     """What ``model=`` calls it."""
+    if isinstance(model, RankerModelConfig):
+        return model.kind
     return next(name for name, kind in MODELS.items() if kind is type(model))
 
 
@@ -139,7 +143,7 @@ class LoopConfig:
 
     epochs: int = 3
     batch_size: int = 256
-    """Examples a step, over all processes: sessions for two_tower, users for wide_deep."""
+    """Examples a step, over all processes: sessions for two_tower, users for rankers."""
     max_steps: int | None = None
     """Stop each epoch after this many steps; null: at its end."""
     evaluate_every: int = 1
@@ -226,7 +230,7 @@ class RunConfig(DataChoice):
     cutoff: str = MISSING
     """t0..t3 or an ISO time: nothing from then on is seen."""
     retriever: str | None = None
-    """For wide_deep: the retriever bundle, fitted one window before the cut-off."""
+    """For rankers: the retriever bundle, fitted one window before the cut-off."""
     seed: int = 0
     warm_start: str | None = None
     """Folder of an earlier run of the same model, whose vocabularies, values and optimiser state
@@ -250,6 +254,9 @@ def register() -> None:
     store.store(name="run_schema", node=RunConfig, provider="trainer")
     for name, node in MODELS.items():
         store.store(group="model", name=f"{name}_schema", node=node, provider="trainer")
+    for name, kind in RANKERS.items():
+        ranker = RankerModelConfig(network=kind.config())
+        store.store(group="model", name=f"{name}_schema", node=ranker, provider="trainer")
     store.store(group="optimizer", name="schema", node=OptimizerConfig, provider="trainer")
     store.store(group="trainer", name="schema", node=LoopConfig, provider="trainer")
     store.store(group="sharding", name="schema", node=ShardingConfig, provider="trainer")

@@ -20,6 +20,7 @@ from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
 from retrieval.sources.factors import FactorSource
 from retrieval.sources.loading import load_source, load_sources
+from retrieval.sources.ncf import NcfSource
 from retrieval.sources.neighbours import NeighbourSource
 from retrieval.sources.popular import PopularSource, SegmentPopularSource
 from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
@@ -30,6 +31,7 @@ __all__ = [
     "BuyAgainSource",
     "ContentSource",
     "FactorSource",
+    "NcfSource",
     "NeighbourSource",
     "PopularSource",
     "SegmentPopularSource",

@@ -14,6 +14,7 @@ from retrieval.sources.blend import BlendSource
 from retrieval.sources.buy_again import BuyAgainSource
 from retrieval.sources.content import ContentSource
 from retrieval.sources.factors import FactorSource
+from retrieval.sources.ncf import NcfSource
 from retrieval.sources.neighbours import NeighbourSource
 from retrieval.sources.popular import PopularSource, SegmentPopularSource
 from retrieval.sources.similar_users import SimilarUsersSource, UserClusterSource
@@ -57,6 +58,8 @@ def load_source(folder: Path, name: str, settings: dict[str, Any]) -> Source:
             return NeighbourSource.load(where, name, transform, half_life, new_only)
         case "factors":
             return FactorSource.load(where, name, new_only)
+        case "ncf":
+            return NcfSource.load(where, name, int(settings["layers"]), new_only)
         case kind:
             raise ArtifactError(f"{folder} has a source {name} of unknown kind {kind!r}.")
 
