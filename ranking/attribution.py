@@ -1,28 +1,29 @@
 """What moved the logit of a candidate away from that of the request's mean candidate.
 
-N candidates of one request, K of them explained, D inputs of the first layer, H hidden units,
+N candidates of one request, K of them explained, D inputs of the projection, H its width,
 F features.
 
 The wide side is a sum of one weight a cross, so its part is exact: the candidate's weight less the
 mean one of the candidates. The deep side's part is by integrated gradients (Sundararajan et al.,
 "Axiomatic Attribution for Deep Networks", 2017) along the straight line from the mean of the
-candidates' inputs. Both are summed by feature. Their total is the difference of the two logits,
-the deep one up to the error of the sum that stands for the integral. The user is the same for all
-candidates of a request, so that user features move nothing by themselves.
+candidates' inputs, whatever the kind of the ranker. Both are summed by feature. Their total is the
+difference of the two logits, the deep one up to the error of the sum that stands for the integral.
+The user is the same for all candidates of a request, so that user features move nothing by
+themselves. A ranker's logit is the mean of its members', and so are the effects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ranking.crosses import Crosses
-from ranking.wide_deep import WideDeep
+from ranking.network import RankerNetwork
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,17 +51,36 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """The request of one user, as the network reads it."""
+class Reading:
+    """The request of one user, as one member reads it."""
 
-    model: WideDeep
+    network: RankerNetwork
+    user_H: Tensor
+    """[1, H] the user's part of the projection."""
+    inputs_ND: Tensor
+    """The candidates' own inputs of the projection."""
+
+    def deep(self, chosen: Ints) -> Doubles:
+        """[K, D] what each input added to the deep side's logits."""
+        with torch.no_grad():
+            layers = (self.network.item_layer, self.network.pair_layer)
+            weight_HD = torch.cat([layer.weight for layer in layers], dim=1)
+            mean_D = self.inputs_ND.mean(dim=0)
+            moved_KD = self.inputs_ND[chosen] - mean_D
+            start_H, move_KH = self.user_H + mean_D @ weight_HD.T, moved_KD @ weight_HD.T
+        gradient_KH = mean_gradient(self.network.deep, start_H, move_KH)
+        with torch.no_grad():
+            return _doubles(moved_KD * (gradient_KH @ weight_HD))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The request of one user, as the members of a ranker read it."""
+
+    readings: tuple[Reading, ...]
     crosses: Crosses
     same: frozenset[str]
     """Features whose value is the same for all candidates."""
-    user_H: Tensor
-    """[1, H] the user's part of the first layer."""
-    inputs_ND: Tensor
-    """The candidates' own inputs of the first layer."""
     owners: tuple[str, ...]
     """[D] the feature that each input belongs to."""
     wide: Tensor
@@ -68,25 +88,14 @@ class Explained:
 
     def effects(self, chosen: Ints) -> Effects:
         """What moved the candidates ``chosen`` [K] away from the mean of all."""
-        return Effects(self._wide(chosen), self._deep(chosen))
+        deep_KD = np.mean([reading.deep(chosen) for reading in self.readings], axis=0)
+        return Effects(self._wide(chosen), summed_by(deep_KD, self.owners))
 
     def _wide(self, chosen: Ints) -> dict[str, Doubles]:
-        with torch.no_grad():
-            weights_NC = _doubles(self.model.wide.weight[self.wide].squeeze(2))
+        tables = [reading.network.wide.weight.detach()[:, 0] for reading in self.readings]
+        weights_NC = np.mean([_doubles(table[self.wide]) for table in tables], axis=0)
         moved_KC = weights_NC[chosen] - weights_NC.mean(axis=0)
         return wide_effects(moved_KC, [cross.features for cross in self.crosses.crosses], self.same)
-
-    def _deep(self, chosen: Ints) -> dict[str, Doubles]:
-        with torch.no_grad():
-            layers = (self.model.item_layer, self.model.pair_layer)
-            weight_HD = torch.cat([layer.weight for layer in layers], dim=1)
-            mean_D = self.inputs_ND.mean(dim=0)
-            moved_KD = self.inputs_ND[chosen] - mean_D
-            start_H, move_KH = self.user_H + mean_D @ weight_HD.T, moved_KD @ weight_HD.T
-        gradient_KH = mean_gradient(self.model.rest, start_H, move_KH)
-        with torch.no_grad():
-            effects_KD = moved_KD * (gradient_KH @ weight_HD)
-        return summed_by(_doubles(effects_KD), self.owners)
 
 
 def wide_effects(
@@ -108,11 +117,11 @@ def wide_effects(
 
 
 def mean_gradient(
-    network: nn.Module, start_H: Tensor, move_KH: Tensor, steps: int = STEPS
+    network: Callable[[Tensor], Tensor], start_H: Tensor, move_KH: Tensor, steps: int = STEPS
 ) -> Tensor:
     """[K, H] mean gradient of a network's output on the lines from ``start`` by ``move``.
 
-    Taken in the middle of ``steps`` equal parts: the network is linear in pieces, so that only the
+    Taken in the middle of ``steps`` equal parts: of a network that is linear in pieces only the
     parts in which a unit switches are wrong.
     """
     shares = (torch.arange(steps, dtype=move_KH.dtype) + 0.5) / steps

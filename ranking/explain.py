@@ -1,7 +1,6 @@
 """Why an item stands where it does, in words: the features that raised it most.
 
-N candidates of one request, K of them explained, D inputs of the first layer, H hidden units,
-F numeric columns.
+N candidates of one request, K of them explained, D inputs of the projection, F numeric columns.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.attribution import Explained
+from ranking.attribution import Explained, Reading
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import Side
+from ranking.network import PairInputs
 from ranking.numeric import Columns
 from ranking.phrases import TEXTS, Facts, phrase
-from ranking.scorer import Scorer
-from ranking.wide_deep import PairInputs
+from ranking.scorer import Member, Scorer
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -76,7 +74,6 @@ class Explainer:
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self._inputs = scorer.inputs
-        self._model = scorer.model
 
     def reasons(
         self,
@@ -120,29 +117,30 @@ class Explainer:
         return Requests.of(user_rows, candidates, now_s, side, schema, days)
 
     def explained(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Explained:
-        """One request as the network reads it; ``values_NF`` is its numeric matrix."""
+        """One request as the ranker reads it; ``values_NF`` is its numeric matrix."""
         inputs = self._inputs.encode_matrix(user_rows, requests, values_NF)
         items = self._scorer.prepare(requests.items.vocabulary).items.take(inputs.item_of)
         every = np.arange(len(values_NF))
         pairs = self._inputs.pair_inputs(inputs.users, items, inputs.user_of, every, inputs.columns)
-        with torch.no_grad():
-            user_H = self._model.users(self._scorer.inputs_of(inputs.users, Entity.USER))
-            inputs_ND = self._first_layer(items, pairs)
-        crosses, owners = self._inputs.crosses, self._owners()
+        members = self._scorer.members
+        readings = tuple(self._reading(member, inputs.users, items, pairs) for member in members)
         same = self._same(inputs.columns, items.columns)
-        return Explained(self._model, crosses, same, user_H, inputs_ND, owners, pairs.wide)
+        return Explained(readings, self._inputs.crosses, same, self._owners(), pairs.wide)
 
-    def _first_layer(self, items: Side, pairs: PairInputs) -> Tensor:
-        """[N, D] what the first layer reads of candidates; the user's part is apart."""
-        side = self._scorer.inputs_of(items, Entity.ITEM)
-        numbers = self._model.item_numbers(side.codes, side.scores)
-        own = self._model.pair_numbers(pairs.codes, pairs.scores)
-        return torch.cat([side.pooled, numbers, own], dim=1)
+    def _reading(self, member: Member, users: Side, items: Side, pairs: PairInputs) -> Reading:
+        """The request as one member reads it; the user's part of the projection is apart."""
+        network, inputs_of = member.network, self._scorer.inputs_of
+        with torch.no_grad():
+            user_H = network.users(inputs_of(member, users, Entity.USER))
+            own = network.item_inputs(inputs_of(member, items, Entity.ITEM))
+            inputs_ND = torch.cat([own, network.pair_inputs(pairs)], dim=1)
+        return Reading(network, user_H, inputs_ND)
 
     def _owners(self) -> tuple[str, ...]:
-        """[D] the feature of each column of ``_first_layer``."""
+        """[D] the feature of each column of a reading's inputs."""
         keys = self._inputs.keys(Entity.ITEM, self._scorer.config.without)
-        pooled = [key for key in keys for _ in range(self._scorer.tables.dim(key))]
+        tables = self._scorer.members[0].tables
+        pooled = [key for key in keys for _ in range(tables.dim(key))]
         numbers = [
             name
             for entity in (Entity.ITEM, Entity.PAIR)
@@ -152,8 +150,7 @@ class Explainer:
 
     def _number_owners(self, names: list[str]) -> list[str]:
         """The vectors of all columns, then their normal scores, as in ``Numbers``."""
-        dim = self._model.pair_numbers.vectors.embedding_dim
-        return [name for name in names for _ in range(dim)] + names
+        return [name for name in names for _ in range(self._scorer.config.bucket_dim)] + names
 
     def _same(self, pairs: Columns, items: Columns) -> frozenset[str]:
         """Features that all candidates share: the user's, and those of one bucket."""

@@ -21,8 +21,8 @@ from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from ranking.crosses import Crosses
 from ranking.features import Requests, numeric_features, numeric_matrix
 from ranking.items import ItemSide
+from ranking.network import NetworkConfig, PairInputs, SideInputs, Widths
 from ranking.numeric import Columns, NumericEncoder
-from ranking.wide_deep import PairInputs, SideInputs, WideDeepConfig, Widths
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -79,7 +79,7 @@ class InputEncoder:
         requests: Requests,
         values_NF: Floats,
         chosen: Ints,
-        config: WideDeepConfig,
+        config: NetworkConfig,
     ) -> InputEncoder:
         """Find cut points on some candidates, and lay out the crosses of ``config``.
 
@@ -106,7 +106,7 @@ class InputEncoder:
     def of(
         encoder: Encoder,
         numeric: Mapping[Entity, NumericEncoder],
-        config: WideDeepConfig,
+        config: NetworkConfig,
         sources: tuple[str, ...],
         half_life_days: float,
     ) -> InputEncoder:
@@ -205,7 +205,7 @@ class InputEncoder:
 
     @staticmethod
     def load(
-        folder: Path, config: WideDeepConfig, sources: tuple[str, ...], half_life_days: float
+        folder: Path, config: NetworkConfig, sources: tuple[str, ...], half_life_days: float
     ) -> InputEncoder:
         """Read what ``save`` wrote.
 

@@ -1,9 +1,13 @@
-"""A trained ranker, read from its bundle, that scores candidates."""
+"""A trained ranker, read from its bundle, that scores candidates.
+
+A ranker has one or more members: networks of one kind, trained from different seeds on the same
+inputs, whose logits are averaged. B requests, I items, N candidates, H width of the projection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +28,12 @@ from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests
 from ranking.inputs import InputEncoder, Inputs, Side, side_inputs
 from ranking.items import ItemSide
-from ranking.wide_deep import SideInputs, WideDeep, WideDeepConfig, Widths
+from ranking.network import NetworkConfig, RankerNetwork, SideInputs, Widths
+from ranking.rankers import make_network, shape_json, shape_of
 
 KIND = "ranker"
+SHAPE, WEIGHTS = "ranker.json", "network.safetensors"
+"""Files of a bundle, and of a member."""
 CHUNK = 65_536
 """Candidates that go through the network at once."""
 
@@ -35,36 +42,50 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Member:
+    """One network with its tables."""
+
+    network: RankerNetwork
+    tables: Tables
+
+    def inputs_of(self, side: Side, keys: Sequence[str]) -> SideInputs:
+        """What the network reads of users or items: the pooled rows of ``keys`` too."""
+        bags = side.encoded.bags
+        pooled = {key: torch.from_numpy(self.tables.pooled(key, bags[key])) for key in keys}
+        return side_inputs(side, pooled, keys)
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """The items' part of the network, for candidates named in ``vocabulary``."""
+    """The items' part of the networks, for candidates named in ``vocabulary``."""
 
     vocabulary: Vocabulary
     side: ItemSide
     items: Side
-    hidden_IH: Tensor
+    hidden_IH: tuple[Tensor, ...]
+    """Of each member."""
 
 
 class Scorer:
-    """Scores the candidates of requests, by the inputs and the network of the training.
+    """Scores the candidates of requests, by the inputs and the networks of the training.
 
-    ``inputs``, ``config``, ``model``, ``tables`` and ``rows``, those of the items, are what it was
-    made of.
+    ``inputs``, ``config``, ``members`` and ``rows``, those of the items, are what it was made of.
     """
 
     def __init__(
         self,
         inputs: InputEncoder,
-        config: WideDeepConfig,
-        model: WideDeep,
-        tables: Tables,
+        config: NetworkConfig,
+        members: Sequence[Member],
         items: pa.Table,
     ) -> None:
         self.inputs = inputs
         self.config = config
-        self.model = model.eval()
-        self.tables = tables
+        self.members = tuple(members)
         self.rows = items
         self._prepared: Prepared | None = None
+        for member in self.members:
+            member.network.eval()
 
     @staticmethod
     def load(folder: Path, items: pa.Table) -> Scorer:
@@ -79,15 +100,15 @@ class Scorer:
             ArtifactError: a part is missing, changed, or not of this ranker.
         """
         about = read_manifest(folder, KIND)
-        config, widths = _read_shape(folder)
-        model = WideDeep(config, widths)
-        _read_weights(model, folder / "ranker.safetensors")
+        config, widths, num_members = _read_shape(folder / SHAPE)
         sources, half_life_days = tuple(about["sources"]), float(about["half_life_days"])
         inputs = InputEncoder.load(folder, config, sources, half_life_days)
-        return Scorer(inputs, config, model, Tables.load(folder / "tables"), items)
+        folders = [member_folder(folder, index) for index in range(num_members)]
+        members = [_read_member(each, make_network(config, widths)) for each in folders]
+        return Scorer(inputs, config, members, items)
 
     def prepare(self, item_vocabulary: Vocabulary) -> Prepared:
-        """The items' part of the network, for candidates named in a vocabulary: computed once.
+        """The items' part of the networks, for candidates named in a vocabulary: computed once.
 
         ``score`` does it at its first call; a server does it before it takes requests.
         """
@@ -96,7 +117,10 @@ class Scorer:
         side = ItemSide.of(self.rows, item_vocabulary, self.inputs.encoder)
         items = self.inputs.items(side)
         with torch.inference_mode():
-            hidden = self.model.items(self.inputs_of(items, Entity.ITEM))
+            hidden = tuple(
+                member.network.items(self.inputs_of(member, items, Entity.ITEM))
+                for member in self.members
+            )
         self._prepared = Prepared(item_vocabulary, side, items, hidden)
         return self._prepared
 
@@ -128,7 +152,10 @@ class Scorer:
     def _run(self, inputs: Inputs, prepared: Prepared) -> Floats:
         scores = [torch.zeros(0)]
         with torch.inference_mode():
-            users = self.model.users(self.inputs_of(inputs.users, Entity.USER))
+            users = [
+                member.network.users(self.inputs_of(member, inputs.users, Entity.USER))
+                for member in self.members
+            ]
             for part in _parts(len(inputs.user_of)):
                 pairs = self.inputs.pair_inputs(
                     inputs.users,
@@ -137,15 +164,18 @@ class Scorer:
                     inputs.item_of[part],
                     inputs.columns.take(part),
                 )
-                scores.append(self.model(users, prepared.hidden_IH, pairs))
+                logits = [
+                    member.network(users_BH, items_IH, pairs)[:, 0]
+                    for member, users_BH, items_IH in zip(
+                        self.members, users, prepared.hidden_IH, strict=True
+                    )
+                ]
+                scores.append(torch.stack(logits).mean(dim=0))
         return torch.cat(scores).numpy()
 
-    def inputs_of(self, side: Side, entity: Entity) -> SideInputs:
-        """What the network reads of users or items, with the pooled rows of their tables."""
-        keys = self.inputs.keys(entity, self.config.without)
-        bags = side.encoded.bags
-        pooled = {key: torch.from_numpy(self.tables.pooled(key, bags[key])) for key in keys}
-        return side_inputs(side, pooled, keys)
+    def inputs_of(self, member: Member, side: Side, entity: Entity) -> SideInputs:
+        """What a member reads of users or items."""
+        return member.inputs_of(side, self.inputs.keys(entity, self.config.without))
 
 
 def _parts(size: int) -> Iterator[slice]:
@@ -164,28 +194,40 @@ def _require_matching(
         raise BadInput(f"There are {len(user_rows)} user rows for {len(candidates)} requests.")
 
 
-def write_network(
-    folder: Path, inputs: InputEncoder, config: WideDeepConfig, widths: Widths, model: WideDeep
+def write_ranker(
+    folder: Path, inputs: InputEncoder, config: NetworkConfig, widths: Widths, num_members: int = 1
 ) -> None:
-    """Write everything of a ranker bundle but its tables and its manifest."""
+    """Write everything of a ranker bundle but its members and its manifest."""
     inputs.save(folder)
-    write_json(folder / "ranker.json", {"config": asdict(config), "widths": widths._asdict()})
+    write_json(folder / SHAPE, {**shape_json(config, widths), "members": num_members})
+
+
+def write_network(folder: Path, network: RankerNetwork) -> None:
+    """Write a member but for its tables into ``folder``; see ``member_folder``."""
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
-    save_file(weights, folder / "ranker.safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / WEIGHTS)
 
 
-def _read_shape(folder: Path) -> tuple[WideDeepConfig, Widths]:
-    saved = read_json(folder / "ranker.json")
+def member_folder(folder: Path, index: int) -> Path:
+    """Where a bundle has a member: its network and its folder ``tables``."""
+    return folder / "members" / str(index)
+
+
+def _read_shape(path: Path) -> tuple[NetworkConfig, Widths, int]:
+    saved = read_json(path)
     try:
-        return WideDeepConfig(**saved["config"]), Widths(**saved["widths"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{folder / 'ranker.json'} is not of this version: {error}") from error
+        return *shape_of(saved), int(saved["members"])
+    except (KeyError, ConfigError) as error:
+        raise ArtifactError(f"{path} is not of this version: {error} Train it again.") from error
 
 
-def _read_weights(model: WideDeep, path: Path) -> None:
+def _read_member(folder: Path, network: RankerNetwork) -> Member:
+    path = folder / WEIGHTS
     try:
-        model.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ArtifactError(f"{path} does not hold this ranker's weights: {error}") from error
+    return Member(network, Tables.load(folder / "tables"))

@@ -13,6 +13,11 @@ from retrieval.sources import Transform
 class ModelConfig:
     """Base of the models' settings; which one it is says which model is trained."""
 
+    @property
+    def kind(self) -> str:
+        """What the identity of a run calls the model."""
+        return type(self).__name__
+
 
 def require(holds: bool, sentence: str) -> None:
     """Check a setting.

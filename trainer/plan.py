@@ -19,9 +19,9 @@ from trainer.model_config import TwoTowerModelConfig
 from trainer.planning.config import Machine, PlanConfig
 from trainer.planning.result import make_plan
 from trainer.planning.text import Remedy, describe, explain
+from trainer.ranker_config import RankerModelConfig
 from trainer.sharding import NoRoom
 from trainer.sharding_config import Strategy
-from trainer.wide_deep_config import WideDeepModelConfig
 
 USAGE = """\
 Plan where the tables of an experiment go: on which processes, in how much memory, with how many
@@ -105,7 +105,7 @@ def _changes(config: PlanConfig) -> list[list[Change]]:
 def _narrower(config: PlanConfig) -> list[Change]:
     """Widths of the id tables that are multiples of 4: 3/4, 1/2 and 1/4 of what is asked for."""
     match config.model:
-        case WideDeepModelConfig(network=network):
+        case RankerModelConfig(network=network):
             key, dim = "model.network.id_dim", network.id_dim
         case TwoTowerModelConfig(id_dim=dim):
             key = "model.id_dim"

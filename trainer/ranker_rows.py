@@ -29,9 +29,9 @@ from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import InputEncoder, Inputs, Side
 from ranking.items import ItemSide
+from ranking.network import NetworkConfig
 from ranking.numeric import Columns
 from ranking.policy import seen_rows
-from ranking.wide_deep import WideDeepConfig
 from retrieval.retriever import Retriever
 from trainer.sets import TARGET, TrainingSet
 
@@ -246,7 +246,7 @@ def _shifted(parts: Sequence[Ints], starts: Ints) -> Ints:
 
 
 def encode_windows(
-    windows: Sequence[Window], config: WideDeepConfig, dataset: Dataset
+    windows: Sequence[Window], config: NetworkConfig, dataset: Dataset
 ) -> tuple[InputEncoder, Rows]:
     """Fit the input encoder on the latest window, the first, and encode them all.
 
@@ -283,7 +283,7 @@ def balanced_rows(labels: Bools) -> Ints:
     return np.concatenate(chosen)
 
 
-def fit_encoder(windows: Sequence[Window], config: WideDeepConfig, dataset: Dataset) -> Encoder:
+def fit_encoder(windows: Sequence[Window], config: NetworkConfig, dataset: Dataset) -> Encoder:
     """An encoder with a row for each item that is a candidate, and for each user if users' ids
     are read."""
     latest = windows[0]

@@ -53,7 +53,7 @@ def identity(config: RunConfig, inputs: dict[str, str]) -> dict[str, Any]:
             value[group] = {k: v for k, v in value[group].items() if k not in keys}
     if config.sharding.strategy is not Strategy.column_wise:
         del value["sharding"]
-    value["model"] = {"type": type(config.model).__name__, **value["model"]}
+    value["model"] = {"type": config.model.kind, **value["model"]}
     value["inputs"] = inputs
     return value
 

@@ -9,9 +9,10 @@ import numpy as np
 from ranking.attribution import Explained
 from ranking.explain import Explainer
 from ranking.features import Requests, numeric_matrix
+from ranking.network import NetworkConfig
 from ranking.scorer import Scorer
 from tests.ranking import shop
-from tests.ranking.test_scorer import make_ranker
+from tests.ranking.made import WIDE_DEEP, make_ranker
 
 USER = 3
 VOCABULARY = shop.vocabulary()
@@ -26,7 +27,12 @@ def request_of(scorer: Scorer, user: int = USER) -> tuple[Requests, Explained]:
     return requests, explainer.explained(rows, requests, numeric_matrix(requests))
 
 
-def scorer_in(folder: Path, num_items: int = shop.NUM_ITEMS) -> Scorer:
+def scorer_in(
+    folder: Path,
+    config: NetworkConfig = WIDE_DEEP,
+    num_members: int = 1,
+    num_items: int = shop.NUM_ITEMS,
+) -> Scorer:
     """A ranker whose catalogue holds the first items of the shop."""
-    make_ranker(folder)
+    make_ranker(folder, config, num_members)
     return Scorer.load(folder, shop.item_rows(num_items))

@@ -7,31 +7,45 @@ import pytest
 import torch
 from torch import nn
 
-from ranking.attribution import Explained, mean_gradient, summed_by, wide_effects
+from ranking.attribution import Explained, Reading, mean_gradient, summed_by, wide_effects
 from ranking.crosses import Cross, Crosses
+from ranking.network import Widths
 from ranking.scorer import Scorer
-from ranking.wide_deep import WideDeep, WideDeepConfig, Widths
+from ranking.wide_deep import WideDeep, WideDeepConfig
 from tests.ranking import shop
 from tests.ranking.explained import USER, VOCABULARY, request_of, scorer_in
+from tests.ranking.made import WIDE_DEEP
+
+CASES = {"one": (WIDE_DEEP, 1), "averaged": (WIDE_DEEP, 2)}
 
 
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    return scorer_in(tmp_path_factory.mktemp("ranker") / "bundle")
+@pytest.fixture(scope="module", params=CASES)
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    config, num_members = CASES[request.param]
+    return scorer_in(tmp_path_factory.mktemp("ranker") / "bundle", config, num_members)
 
 
-def deep_logits(explained: Explained, inputs: torch.Tensor) -> np.ndarray:
-    """The deep side's logits of candidates with these inputs [N, D]."""
-    model = explained.model
-    weight = torch.cat([model.item_layer.weight, model.pair_layer.weight], dim=1)
-    logits = model.rest(explained.user_H + inputs @ weight.T).squeeze(1)
-    return np.asarray(logits.detach())
+def deep_logits(explained: Explained, chosen: np.ndarray | None = None) -> np.ndarray:
+    """The deep side's logits of the chosen candidates, or [1] of the mean one."""
+    found = []
+    for reading in explained.readings:
+        inputs = reading.inputs_ND
+        inputs = inputs.mean(0)[None] if chosen is None else inputs[chosen]
+        found.append(deep_logit(reading, inputs))
+    return np.asarray(np.mean(found, axis=0))
 
 
-def mean_wide(explained: Explained) -> tuple[np.ndarray, float]:
+def deep_logit(reading: Reading, inputs: torch.Tensor) -> np.ndarray:
+    """A member's logits of candidates with these inputs [N, D]."""
+    network = reading.network
+    weight = torch.cat([network.item_layer.weight, network.pair_layer.weight], dim=1)
+    return np.asarray(network.deep(reading.user_H + inputs @ weight.T)[:, 0].detach())
+
+
+def wide_logits(explained: Explained) -> tuple[np.ndarray, float]:
     """The wide side's logits of all candidates, and their mean."""
-    weights = explained.model.wide.weight.detach().numpy()[explained.wide.numpy(), 0]
-    logits = weights.sum(axis=1)
+    weights = [reading.network.wide.weight.detach().numpy() for reading in explained.readings]
+    logits = np.mean([each[explained.wide.numpy(), 0] for each in weights], axis=0).sum(axis=1)
     return logits, float(logits.mean())
 
 
@@ -41,7 +55,7 @@ def test_the_wide_part_is_exact(scorer: Scorer) -> None:
 
     wide = explained.effects(every).wide
 
-    logits, mean = mean_wide(explained)
+    logits, mean = wide_logits(explained)
     assert float(np.abs(logits - mean).max()) > 0.1
     np.testing.assert_allclose(sum(wide.values()), logits - mean, rtol=1e-4, atol=1e-5)
 
@@ -64,8 +78,7 @@ def test_the_deep_part_sums_to_the_difference_of_logits(scorer: Scorer) -> None:
 
         deep = explained.effects(every).deep
 
-        inputs = explained.inputs_ND
-        want = deep_logits(explained, inputs) - deep_logits(explained, inputs.mean(0)[None])
+        want = deep_logits(explained, every) - deep_logits(explained)
         error = np.abs(sum(deep.values()) - want)
         assert float(np.abs(want).max()) > 0.1
         assert float(error.max()) < 0.02 * float(np.abs(want).max())
@@ -79,7 +92,7 @@ def test_all_parts_sum_to_the_score_above_that_of_the_mean_candidate(scorer: Sco
 
     total = explained.effects(chosen).total
 
-    mean = deep_logits(explained, explained.inputs_ND.mean(0)[None])[0] + mean_wide(explained)[1]
+    mean = deep_logits(explained)[0] + wide_logits(explained)[1]
     np.testing.assert_allclose(sum(total.values()), scores[chosen] - mean, atol=0.05)
 
 
@@ -101,28 +114,31 @@ def linear(weight: list[list[float]]) -> nn.Linear:
 
 def made() -> Explained:
     """Two candidates of which "large" has two inputs that decide, and "small" one."""
-    model = WideDeep(WideDeepConfig(bucket_dim=4, hidden=[2]), Widths(4, 2, 0, 0, 1, 2, 2)).eval()
+    widths = Widths(4, 2, 0, 0, 1, 2, 2)
+    model = WideDeep(WideDeepConfig(bucket_dim=4, hidden=[2], dropout=0.0), widths)
     model.item_layer = linear([[2.0, 1.0], [-1.0, 0.0]])
     model.pair_layer = linear([[0.1], [0.3]])
-    model.rest = nn.Sequential(nn.ReLU(), linear([[1.0, -0.5]]))
+    model.head = linear([[1.0, -0.5]])
     model.wide.weight.data = torch.tensor([[0.25], [-0.75]])
     inputs = torch.tensor([[1.0, 2.0, 1.0], [-1.0, 0.0, 1.5]])
     crosses = Crosses((Cross(("small",), (2,), 0, 2),))
     owners = ("large", "large", "small")
     user = torch.tensor([[0.5, 0.5]])
-    return Explained(model, crosses, frozenset(), user, inputs, owners, torch.tensor([[0], [1]]))
+    readings = (Reading(model, user, inputs),)
+    return Explained(readings, crosses, frozenset(), owners, torch.tensor([[0], [1]]))
 
 
 def test_without_its_largest_mover_a_candidate_moves_back() -> None:
     explained = made()
     deep = explained.effects(np.arange(2)).deep
-    inputs = explained.inputs_ND
+    (reading,) = explained.readings
+    inputs = reading.inputs_ND
 
     for candidate in range(2):
         largest = max(deep, key=lambda name: abs(deep[name][candidate]))
         mine = torch.tensor([owner == largest for owner in explained.owners])
         without = torch.where(mine, inputs.mean(0), inputs[candidate])[None]
-        change = deep_logits(explained, without)[0] - deep_logits(explained, inputs)[candidate]
+        change = deep_logit(reading, without)[0] - deep_logit(reading, inputs)[candidate]
 
         assert largest == "large"
         assert change * deep[largest][candidate] < 0

@@ -10,111 +10,68 @@ import pyarrow as pa
 import pytest
 import torch
 
-from feature_repo.contract.artifacts import read_json, write_json, write_manifest
+from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import Entity
-from feature_repo.contract.tables import TableFile, TableForm, Tables
 from feature_repo.contract.vocabulary import Vocabulary
-from ranking.features import Requests, numeric_matrix
-from ranking.inputs import InputEncoder, Side
+from ranking.features import Requests
+from ranking.inputs import InputEncoder
 from ranking.items import ItemSide
-from ranking.scorer import Scorer, write_network
-from ranking.wide_deep import Numbers, WideDeep, WideDeepConfig
+from ranking.scorer import Member, Scorer
 from tests.ranking import shop
+from tests.ranking.made import WIDE_DEEP, make_ranker, sign
 
-CONFIG = WideDeepConfig(
-    id_dim=4,
-    feature_dim=4,
-    bucket_dim=4,
-    hidden=[8, 4],
-    crosses=[
-        ["own_weight", "own_due"],
-        ["segment", "brand"],
-        ["own_count", "sessions_decayed", "price"],
-    ],
-    max_cross_rows=200,
-)
-
-
-def make_ranker(folder: Path) -> tuple[InputEncoder, WideDeep, Tables]:
-    """Write a bundle of random weights."""
-    random = np.random.default_rng(5)
-    torch.manual_seed(5)
-    encoder = shop.encoder()
-    rows = shop.user_rows()
-    side = ItemSide.of(shop.item_rows(), shop.vocabulary(), encoder)
-    now_s = np.full(len(rows), shop.NOW_S)
-    requests = Requests.of(rows, shop.candidates(rows), now_s, side, shop.SCHEMA)
-    values = numeric_matrix(requests)
-    inputs = InputEncoder.fit(encoder, requests, values, np.arange(len(values)), CONFIG)
-    specs = encoder.tables()
-    (folder / "tables").mkdir(parents=True)
-    for spec in specs:
-        file = TableFile.create(folder / "tables", spec.name, spec.num_rows, 4, TableForm.fp32)
-        file.write(0, 0, random.normal(size=(spec.num_rows, 4)).astype(np.float32))
-        file.flush()
-    owners = {feature: spec.name for spec in specs for feature in spec.features}
-    write_json(folder / "tables" / "tables.json", owners)
-    tables = Tables.load(folder / "tables")
-    widths = inputs.widths(CONFIG.without, dict.fromkeys(tables.table_of, 4))
-    model = WideDeep(CONFIG, widths).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    write_network(folder, inputs, CONFIG, widths, model)
-    write_manifest(folder, "ranker", {"sources": list(shop.SOURCES), "half_life_days": 56.0})
-    return inputs, model, tables
+Bundle = tuple[Path, InputEncoder, list[Member]]
+Floats = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, InputEncoder, WideDeep, Tables]:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("ranker") / "bundle"
     return folder, *make_ranker(folder)
 
 
-Bundle = tuple[Path, InputEncoder, WideDeep, Tables]
-
-
-def by_hand(bundle: Bundle, user: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Scores of one user's candidates, with all of each candidate's inputs side by side."""
-    _, inputs, model, tables = bundle
-    rows = shop.user_rows().slice(user, 1)
+def by_hand(inputs: InputEncoder, member: Member, user: int) -> Floats:
+    """A member's scores of one user's candidates, with all of each one's inputs side by side."""
+    rows, network = shop.user_rows().slice(user, 1), member.network
     side = ItemSide.of(shop.item_rows(), shop.vocabulary(), inputs.encoder)
     requests = Requests.of(rows, shop.candidates(rows), np.array([shop.NOW_S]), side, shop.SCHEMA)
     encoded = inputs.encode(rows, requests)
     items = inputs.items(side).take(encoded.item_of)
     every = np.arange(len(items))
     pairs = inputs.pair_inputs(encoded.users, items, 0 * every, every, encoded.columns)
-
-    def features(entity: Entity, examples: Side, numbers: Numbers) -> torch.Tensor:
-        keys = inputs.keys(entity, CONFIG.without)
-        pooled = [torch.from_numpy(tables.pooled(k, examples.encoded.bags[k])) for k in keys]
-        codes = torch.from_numpy(examples.columns.codes.astype(np.int64))
-        return torch.cat([*pooled, numbers(codes, torch.from_numpy(examples.columns.scores))], 1)
-
+    sides = {Entity.USER: encoded.users, Entity.ITEM: items}
+    users, own = (
+        member.inputs_of(examples, inputs.keys(entity, WIDE_DEEP.without))
+        for entity, examples in sides.items()
+    )
+    mine = torch.cat([users.pooled, network.user_numbers(users.codes, users.scores)], dim=1)
     beside = [
-        features(Entity.USER, encoded.users, model.user_numbers).expand(len(items), -1),
-        features(Entity.ITEM, items, model.item_numbers),
-        model.pair_numbers(pairs.codes, pairs.scores),
+        mine.expand(len(items), -1),
+        own.pooled,
+        network.item_numbers(own.codes, own.scores),
+        network.pair_numbers(pairs.codes, pairs.scores),
     ]
-    layers = (model.user_layer, model.item_layer, model.pair_layer)
+    layers = (network.user_layer, network.item_layer, network.pair_layer)
     weight = torch.cat([layer.weight for layer in layers], dim=1)
-    hidden = torch.cat(beside, dim=1) @ weight.T + model.user_layer.bias
-    deep = model.rest(hidden).squeeze(1)
-    wide = model.wide.weight[pairs.wide].sum(dim=(1, 2))
-    found: np.ndarray[tuple[int], np.dtype[np.float32]] = (deep + wide).detach().numpy()
+    projected = torch.cat(beside, dim=1) @ weight.T + network.user_layer.bias
+    deep = network.head(network.body(projected))[:, 0]
+    wide = network.wide.weight[pairs.wide].sum(dim=(1, 2))
+    found: Floats = (deep + wide).detach().numpy()
     return found
 
 
 def test_a_score_is_one_network_over_all_inputs_plus_the_wide_sum(bundle: Bundle) -> None:
+    folder, inputs, (member,) = bundle
     rows = shop.user_rows()
     candidates = shop.candidates(rows)
 
-    scores = Scorer.load(bundle[0], shop.item_rows()).score(rows, candidates, shop.vocabulary())
+    scores = Scorer.load(folder, shop.item_rows()).score(rows, candidates, shop.vocabulary())
 
     for user in (0, 3, shop.NUM_USERS - 1):
         np.testing.assert_allclose(
-            scores[candidates.slice_of(user)], by_hand(bundle, user), rtol=1e-4, atol=1e-5
+            scores[candidates.slice_of(user)], by_hand(inputs, member, user), rtol=1e-4, atol=1e-5
         )
 
 
@@ -186,7 +143,40 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     saved = read_json(folder / "ranker.json")
     saved["config"]["hidden"] = [8, 5]
     write_json(folder / "ranker.json", saved)
-    write_manifest(folder, "ranker", {"sources": list(shop.SOURCES), "half_life_days": 56.0})
+    sign(folder)
 
     with pytest.raises(ArtifactError, match="does not hold this ranker's weights"):
         Scorer.load(folder, shop.item_rows())
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"kind": "xdeepfm"}, "ranker of kind 'xdeepfm'"),
+        ({"kind": None}, "ranker of kind None"),
+        ({"config": {"depth": 2}}, "settings are others"),
+    ],
+)
+def test_another_kind_of_ranker_is_refused(
+    tmp_path: Path, changed: dict[str, object], reason: str
+) -> None:
+    folder = tmp_path / "bundle"
+    make_ranker(folder)
+    write_json(folder / "ranker.json", {**read_json(folder / "ranker.json"), **changed})
+    sign(folder)
+
+    with pytest.raises(ArtifactError, match=f"{reason}.*Train it again"):
+        Scorer.load(folder, shop.item_rows())
+
+
+def test_the_score_is_the_mean_of_the_members(tmp_path: Path) -> None:
+    inputs, members = make_ranker(tmp_path / "bundle", num_members=3)
+    rows = shop.user_rows().slice(3, 1)
+    candidates = shop.candidates(rows)
+
+    scorer = Scorer.load(tmp_path / "bundle", shop.item_rows())
+    scores = scorer.score(rows, candidates, shop.vocabulary())
+
+    alone = [by_hand(inputs, member, 3) for member in members]
+    assert float(np.std(alone, axis=0).min()) > 0
+    np.testing.assert_allclose(scores, sum(alone) / 3, rtol=1e-4, atol=1e-5)

@@ -49,7 +49,12 @@ def test_a_copied_release_loads_elsewhere(copied: Path, release: Release) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["items.parquet", "retriever/item_vectors.npy", "rankers/default/ranker.safetensors"]
+    "name",
+    [
+        "items.parquet",
+        "retriever/item_vectors.npy",
+        "rankers/default/members/0/network.safetensors",
+    ],
 )
 def test_a_changed_file_is_refused(copied: Path, name: str) -> None:
     content = bytearray((copied / name).read_bytes())

@@ -14,14 +14,15 @@ from torch import nn
 from feature_repo.contract.encoding import IDS
 from feature_repo.contract.schema import Encoding, Entity, Schema
 from ranking.features import numeric_features
-from ranking.wide_deep import WideDeep, Widths
+from ranking.network import Widths
+from ranking.rankers import make_network
 from retrieval.towers import TowerConfig, TwoTower, TwoTowerConfig
 from trainer.embeddings import TableConfig
 from trainer.hardware import Hardware
 from trainer.model_config import TwoTowerModelConfig
 from trainer.planning.config import PlanConfig
+from trainer.ranker_config import RankerModelConfig
 from trainer.sources_config import SourceSettings
-from trainer.wide_deep_config import WideDeepModelConfig
 
 TRAINING = 6
 """Operations for each weight and example: a product and a sum forward, twice as many backward
@@ -76,10 +77,11 @@ def dense_of(
             scores = batch / world_size * items
             layers = (users * batch + shown * items) / world_size
             return Dense(TRAINING * layers, TRAINING * scores * model.dim, users + shown, scores)
-        case WideDeepModelConfig() as model:
+        case RankerModelConfig() as model:
             with torch.device("meta"):
-                network = WideDeep(model.network, _widths(schema, dims))
-            each = _weights(network.pair_layer) + _weights(network.rest)
+                network = make_network(model.network, _widths(schema, dims))
+            parts = (network.pair_layer, network.body, network.head)
+            each = sum(_weights(part) for part in parts)
             layers = each * items
             layers += _weights(network.user_layer) * batch + _weights(network.item_layer) * items
             return Dense(TRAINING * layers / world_size, 0.0, _weights(network), 0.0)

@@ -22,8 +22,8 @@ from trainer.embeddings import TableConfig
 from trainer.model_config import TwoTowerModelConfig
 from trainer.planning.config import PlanConfig
 from trainer.planning.dense import Dense, dense_of
+from trainer.ranker_config import RankerModelConfig
 from trainer.sharding import Load
-from trainer.wide_deep_config import WideDeepModelConfig
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _shape(config: PlanConfig) -> _Shape:
                 model.history_length,
                 weighted=False,
             )
-        case WideDeepModelConfig(network=network) as model:
+        case RankerModelConfig(network=network) as model:
             return _Shape(
                 "ranking_v1",
                 TABLES,

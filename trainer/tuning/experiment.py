@@ -12,10 +12,10 @@ from feature_repo.contract.dataset import Dataset, parse_time
 from feature_repo.contract.errors import ConfigError
 from trainer.config import RunConfig, compose
 from trainer.model_config import ModelConfig, TwoTowerModelConfig
+from trainer.ranker_config import RankerModelConfig
 from trainer.runs import identity
 from trainer.sets import TrainingSet
 from trainer.tuning.config import GROUP, Direction, SearchConfig, as_override, load_search
-from trainer.wide_deep_config import WideDeepModelConfig
 
 METRICS: dict[type[ModelConfig], tuple[str, ...]] = {
     TwoTowerModelConfig: (
@@ -25,7 +25,7 @@ METRICS: dict[type[ModelConfig], tuple[str, ...]] = {
         "ndcg_new_20",
         "ndcg_new_200",
     ),
-    WideDeepModelConfig: ("ndcg@10", "precision@10"),
+    RankerModelConfig: ("ndcg@10", "precision@10"),
 }
 """What each model measures on the window after its cut-off."""
 
@@ -138,12 +138,12 @@ class Experiment:
     def _judged(self, dataset: Dataset) -> list[TrainingSet]:
         """Sets whose windows the trials are judged on."""
         match self.config.model:
-            case WideDeepModelConfig(validation=None):
+            case RankerModelConfig(validation=None):
                 raise ConfigError(
                     "Tuning a ranker needs model.validation=DIR: the retriever bundle, fitted at "
                     "the cut-off, whose window each epoch is judged on."
                 )
-            case WideDeepModelConfig(validation=str(folder)):
+            case RankerModelConfig(validation=str(folder)):
                 from retrieval.retriever import KIND
 
                 cutoff = str(read_manifest(Path(folder), KIND, verify=False)["cutoff"])
@@ -155,7 +155,7 @@ class Experiment:
         """Name -> digest of what trials read."""
         found = {judged.folder.name: judged.digest for judged in self._judged(dataset)}
         match self.config.model:
-            case WideDeepModelConfig() as model:
+            case RankerModelConfig() as model:
                 bundles = [self.config.retriever, *model.earlier, model.validation]
                 paths = [Path(name) / MANIFEST for name in bundles if name is not None]
                 found |= {f"bundle {i}": sha256_file(path) for i, path in enumerate(paths)}

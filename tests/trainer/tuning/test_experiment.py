@@ -17,10 +17,10 @@ from tests.retrieval import shop
 from tests.trainer.shop import run_config
 from trainer.config import compose
 from trainer.distributed import Process
+from trainer.ranker import RankerTask
+from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_rows import Window, encode_windows, labelled, targets_of
 from trainer.tuning.experiment import METRICS, Experiment
-from trainer.wide_deep import WideDeepTask
-from trainer.wide_deep_config import WideDeepModelConfig
 
 
 def ranker(dataset: Dataset, tmp_path: Path, *overrides: str) -> list[str]:
@@ -50,11 +50,11 @@ def test_a_ranker_measures_what_can_be_sought(
     window = Window(users, items, ranking_shop.SCHEMA, vocabulary, candidates, labels, counts)
     network = WideDeepConfig(id_dim=4, feature_dim=4, bucket_dim=4, hidden=[8], without=[])
     inputs, rows = encode_windows([window], network, shop_dataset)
-    config, model = run_config(shop_dataset, tmp_path), WideDeepModelConfig(network=network)
+    config, model = run_config(shop_dataset, tmp_path), RankerModelConfig(network=network)
 
-    measured = WideDeepTask(config, model, inputs, rows, process, judged=rows).evaluate()
+    measured = RankerTask(config, model, inputs, rows, process, judged=rows).evaluate()
 
-    assert set(METRICS[WideDeepModelConfig]) == measured.keys()
+    assert set(METRICS[RankerModelConfig]) == measured.keys()
     assert np.isfinite(list(measured.values())).all()
 
 

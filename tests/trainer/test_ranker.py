@@ -22,6 +22,10 @@ from ranking.wide_deep import WideDeepConfig
 from tests.ranking import shop
 from trainer.config import LoopConfig, OptimizerConfig, RunConfig
 from trainer.distributed import Device, Process, process_group
+from trainer.ranker import RankerTask
+from trainer.ranker_batches import hits_of, make_batch, sampled
+from trainer.ranker_config import RankerModelConfig
+from trainer.ranker_losses import listwise_loss, request_weights
 from trainer.ranker_rows import (
     Rows,
     Window,
@@ -32,20 +36,10 @@ from trainer.ranker_rows import (
     require_labels,
     targets_of,
 )
+from trainer.ranker_run import train, write_bundle
 from trainer.runs import Run
 from trainer.sets import TrainingSet
 from trainer.sharding_config import ShardingConfig
-from trainer.wide_deep import (
-    WideDeepTask,
-    hits_of,
-    listwise_loss,
-    make_batch,
-    request_weights,
-    sampled,
-    train,
-    write_bundle,
-)
-from trainer.wide_deep_config import WideDeepModelConfig
 
 EDGES = ("2020-08-01", "2020-08-15", "2020-09-13", "2020-10-15")
 NETWORK = WideDeepConfig(
@@ -97,7 +91,7 @@ def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
 
 def config(dataset: Dataset, **settings: object) -> RunConfig:
     dataset.save()
-    model = WideDeepModelConfig(network=NETWORK, negatives=5)
+    model = RankerModelConfig(network=NETWORK, negatives=5)
     made = RunConfig(
         experiment="test",
         cutoff="t2",
@@ -112,12 +106,12 @@ def config(dataset: Dataset, **settings: object) -> RunConfig:
 
 def make_task(
     dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, **model: object
-) -> WideDeepTask:
+) -> RankerTask:
     inputs, rows = encoded
     made = config(dataset)
-    assert isinstance(made.model, WideDeepModelConfig)
+    assert isinstance(made.model, RankerModelConfig)
     settings = replace(made.model, **model)  # type: ignore[arg-type]
-    return WideDeepTask(made, settings, inputs, rows, process, judged=rows)
+    return RankerTask(made, settings, inputs, rows, process, judged=rows)
 
 
 def test_the_exported_ranker_scores_as_the_trained_one(
@@ -341,7 +335,7 @@ def test_the_wide_side_reads_the_numeric_matrix_of_the_trained_columns(
 
 def test_training_without_a_retriever_is_refused(dataset: Dataset, process: Process) -> None:
     made = config(dataset)
-    assert isinstance(made.model, WideDeepModelConfig)
+    assert isinstance(made.model, RankerModelConfig)
 
     with pytest.raises(ConfigError, match="needs retriever=DIR"):
         train(made, made.model, process)
@@ -368,8 +362,8 @@ def test_labels_that_end_at_the_cutoff_are_taken(dataset: Dataset, tmp_path: Pat
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="no loss"):
-        WideDeepModelConfig(listwise=0.0, pointwise=0.0)
+        RankerModelConfig(listwise=0.0, pointwise=0.0)
     with pytest.raises(ConfigError, match="item_dropout"):
-        WideDeepModelConfig(item_dropout=1.0)
+        RankerModelConfig(item_dropout=1.0)
     with pytest.raises(ConfigError, match="multiple of 4"):
         WideDeepConfig(bucket_dim=6)

@@ -1,18 +1,21 @@
-"""Settings of the Wide&Deep ranker."""
+"""Settings of rankers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ranking.network import NetworkConfig
+from ranking.rankers import kind_of
 from ranking.wide_deep import WideDeepConfig
 from trainer.model_config import ModelConfig, require
 
 
 @dataclass
-class WideDeepModelConfig(ModelConfig):
-    """The Wide&Deep ranker, its training rows and its loss."""
+class RankerModelConfig(ModelConfig):
+    """A ranker, its training rows and its loss."""
 
-    network: WideDeepConfig = field(default_factory=WideDeepConfig)
+    network: NetworkConfig = field(default_factory=WideDeepConfig)
+    """Its type says which kind of ranker it is; see ``ranking.rankers``."""
     new_only: bool = False
     """Train on candidates that the user had not bought: a ranker for lists of new items."""
     earlier: list[str] = field(default_factory=list)
@@ -31,6 +34,11 @@ class WideDeepModelConfig(ModelConfig):
     """Candidates without a purchase that are drawn a request and epoch."""
     item_dropout: float = 0.1
     """Share of item ids replaced by "unknown" in training."""
+
+    @property
+    def kind(self) -> str:
+        """See ``ModelConfig``."""
+        return kind_of(self.network)
 
     def __post_init__(self) -> None:
         for name in ("listwise", "balance", "pointwise"):

@@ -1,0 +1,71 @@
+"""The batches that a ranker trains on: requests with samples of their candidates.
+
+B requests, I distinct items of their candidates, N candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from feature_repo.contract.encoding import Bag
+from ranking.inputs import InputEncoder, Side
+from ranking.network import PairInputs
+from trainer.ranker_rows import Rows
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankerBatch:
+    """B requests with some of their candidates."""
+
+    users: Side
+    items: Side
+    """[I] the distinct items of the candidates."""
+    pairs: PairInputs
+    labels: Tensor
+    """[N] float32, 1 where bought."""
+    total: int = 0
+    """Requests in the batch of all processes."""
+
+
+def make_batch(rows: Rows, inputs: InputEncoder, users: Ints, kept: Bools) -> RankerBatch:
+    """The kept candidates of some requests, in rising order of the requests."""
+    own = Bag(np.arange(len(rows.labels), dtype=np.int64), rows.offsets).take(users)
+    user_of = np.repeat(np.arange(len(users), dtype=np.int64), np.diff(own.offsets))
+    chosen = kept[own.values]
+    place, user_of = own.values[chosen], user_of[chosen]
+    distinct, item_of = np.unique(rows.inputs.item_of[place], return_inverse=True)
+    mine, items = rows.inputs.users.take(users), rows.items.take(distinct)
+    pairs = inputs.pair_inputs(mine, items, user_of, item_of, rows.inputs.columns.take(place))
+    return RankerBatch(mine, items, pairs, torch.from_numpy(rows.labels[place].astype(np.float32)))
+
+
+def bought_in(rows: Rows) -> Ints:
+    """[B] candidates that were bought."""
+    return np.bincount(rows.inputs.user_of, rows.labels, minlength=len(rows)).astype(np.int64)
+
+
+def sampled(rows: Rows, negatives: int, rng: np.random.Generator) -> Bools:
+    """[N] the bought candidates, and ``negatives`` others of each request, drawn evenly."""
+    draws = np.where(rows.labels, -1.0, rng.random(len(rows.labels)))
+    order = np.lexsort((draws, rows.inputs.user_of))
+    place = np.arange(len(order)) - rows.offsets[rows.inputs.user_of]
+    kept = np.empty(len(order), dtype=np.bool_)
+    kept[order] = place < (bought_in(rows) + negatives)[rows.inputs.user_of]
+    return kept
+
+
+def hits_of(rows: Rows, scores: Floats, k: int) -> Bools:
+    """[B, k] whether the candidate at each place of a request's list was bought."""
+    order = np.lexsort((-scores, rows.inputs.user_of))
+    place = rows.offsets[:-1, None] + np.arange(k)
+    inside = place < rows.offsets[1:, None]
+    return rows.labels[order[np.where(inside, place, 0)]] & inside

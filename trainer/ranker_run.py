@@ -1,0 +1,127 @@
+"""From retriever bundles to a ranker's bundle: ``python -m trainer model=wide_deep``."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file, write_manifest
+from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.schema import Entity
+from ranking.inputs import InputEncoder
+from ranking.scorer import KIND as RANKER
+from ranking.scorer import member_folder, write_ranker
+from retrieval.retriever import KIND as RETRIEVER
+from trainer.config import RunConfig
+from trainer.distributed import Process
+from trainer.ranker import RankerTask
+from trainer.ranker_config import RankerModelConfig
+from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
+from trainer.runs import Run
+from trainer.sets import TrainingSet
+
+log = logging.getLogger(__name__)
+
+FOLDER = "ranker"
+"""In the run's folder: the bundle."""
+
+
+def train(config: RunConfig, model: RankerModelConfig, process: Process) -> Path:
+    """Train, write the bundle, and return the run's folder; a finished run is not trained again.
+
+    Raises:
+        ConfigError: there is no retriever, or one whose window's labels pass the cut-off; or a
+            warm start is asked for.
+    """
+    if config.warm_start is not None:
+        raise ConfigError(
+            "warm_start is of two_tower: a ranker's buckets and rows follow its label window."
+        )
+    dataset = config.dataset()
+    bundles = _bundles(config, model)
+    run = Run.open(config, _digests(dataset, bundles, model.validation), process)
+    if run.result is not None:
+        log.info("%s is finished already: %s", run.folder, run.result)
+        return run.folder
+    windows = [
+        Window.open(bundle, dataset, new_only=model.new_only, before=config.cutoff)
+        for bundle in bundles
+    ]
+    inputs, rows = encode_windows(windows, model.network, dataset)
+    task = RankerTask(config, model, inputs, rows, process, _judged(model, dataset, inputs))
+    _log_rows(rows, inputs)
+    metrics = task.trainer(run, config).train()
+    write_bundle(task, run.folder / FOLDER, config, dataset)
+    run.finish(metrics)
+    return run.folder
+
+
+def _bundles(config: RunConfig, model: RankerModelConfig) -> list[Path]:
+    if config.retriever is None:
+        raise ConfigError(
+            "Training a ranker needs retriever=DIR: the bundle that was fitted one window before "
+            "the cut-off (python -m trainer.sources)."
+        )
+    return [Path(config.retriever), *map(Path, model.earlier)]
+
+
+def _digests(dataset: Dataset, bundles: list[Path], validation: str | None) -> dict[str, str]:
+    """Name -> digest of each retriever and training set that is read."""
+    named = {f"window {index}": bundle for index, bundle in enumerate(bundles)}
+    if validation is not None:
+        named["validation"] = Path(validation)
+    digests = {}
+    for name, bundle in named.items():
+        cutoff = str(read_manifest(bundle, RETRIEVER, verify=False)["cutoff"])
+        digests[f"{name} retriever"] = sha256_file(bundle / MANIFEST)
+        digests[f"{name} set"] = TrainingSet.open(dataset, SERVICE, "users", cutoff).digest
+    return digests
+
+
+def _judged(model: RankerModelConfig, dataset: Dataset, inputs: InputEncoder) -> Rows | None:
+    if model.validation is None:
+        return None
+    window = Window.open(Path(model.validation), dataset, new_only=model.new_only)
+    return window.encode(inputs)
+
+
+def _log_rows(rows: Rows, inputs: InputEncoder) -> None:
+    relevant, found = int(rows.num_relevant.sum()), int(rows.labels.sum())
+    log.info(
+        "%d candidates of %d requests, %d columns of pairs, %d crosses; %d of %d purchases "
+        "(%.1f%%) are among them.",
+        len(rows.labels),
+        len(rows),
+        len(inputs.numeric[Entity.PAIR].names),
+        len(inputs.crosses.crosses),
+        found,
+        relevant,
+        100.0 * found / max(relevant, 1),
+    )
+
+
+def write_bundle(task: RankerTask, target: Path, config: RunConfig, dataset: Dataset) -> None:
+    """Write a ranker bundle, whole or not at all; a collective."""
+    partial = target.with_name(f".{target.name}.partial")
+    if task.process.is_first:
+        for folder in (partial, target):
+            shutil.rmtree(folder, ignore_errors=True)
+        partial.mkdir(parents=True)
+    task.process.barrier()
+    task.export(member_folder(partial, 0))
+    if task.process.is_first:
+        inputs = task.inputs
+        write_ranker(partial, inputs, task.model.network, task.widths)
+        about = {
+            "dataset": dataset.name,
+            "cutoff": dataset.edge(config.cutoff).isoformat(),
+            "fingerprint": inputs.encoder.schema.fingerprint,
+            "sources": list(inputs.sources),
+            "half_life_days": inputs.half_life_days,
+            "new_only": task.model.new_only,
+        }
+        write_manifest(partial, RANKER, about)
+        partial.rename(target)
+    task.process.barrier()
