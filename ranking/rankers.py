@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feature_repo.contract.errors import ConfigError
+from ranking.dcn_v2 import DcnV2, DcnV2Config
 from ranking.network import NetworkConfig, RankerNetwork, Widths
 from ranking.wide_deep import WideDeep, WideDeepConfig
 
@@ -22,6 +23,7 @@ class Kind:
 
 RANKERS = {
     "wide_deep": Kind(WideDeepConfig, WideDeep),
+    "dcn_v2": Kind(DcnV2Config, DcnV2),
 }
 """``model=NAME``, and what a bundle says that it holds."""
 
@@ -52,5 +54,5 @@ def shape_of(saved: dict[str, Any]) -> tuple[NetworkConfig, Widths]:
         raise ConfigError(f"it holds a ranker of kind {kind!r}, but there are {sorted(RANKERS)}.")
     try:
         return RANKERS[kind].config(**saved["config"]), Widths(**saved["widths"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"its settings are others: {error}.") from error

@@ -10,6 +10,7 @@ import torch
 from feature_repo.contract.artifacts import write_json, write_manifest
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.tables import TableFile, TableForm, Tables
+from ranking.dcn_v2 import DcnV2Config, Structure
 from ranking.features import Requests, numeric_matrix
 from ranking.inputs import InputEncoder
 from ranking.items import ItemSide
@@ -31,6 +32,17 @@ WIDE_DEEP = WideDeepConfig(
     hidden=[8, 4],
     crosses=CROSSES,
     max_cross_rows=200,
+)
+
+DCN_V2 = DcnV2Config(
+    id_dim=4,
+    feature_dim=4,
+    bucket_dim=4,
+    crosses=CROSSES[:1],
+    width=8,
+    cross_rank=3,
+    structure=Structure.parallel,
+    hidden=[6],
 )
 
 

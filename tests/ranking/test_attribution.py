@@ -14,9 +14,9 @@ from ranking.scorer import Scorer
 from ranking.wide_deep import WideDeep, WideDeepConfig
 from tests.ranking import shop
 from tests.ranking.explained import USER, VOCABULARY, request_of, scorer_in
-from tests.ranking.made import WIDE_DEEP
+from tests.ranking.made import DCN_V2, WIDE_DEEP
 
-CASES = {"one": (WIDE_DEEP, 1), "averaged": (WIDE_DEEP, 2)}
+CASES = {"wide_deep": (WIDE_DEEP, 1), "averaged": (WIDE_DEEP, 2), "dcn_v2": (DCN_V2, 1)}
 
 
 @pytest.fixture(scope="module", params=CASES)

@@ -1,4 +1,4 @@
-"""Cross layers are the paper's formula, at full rank and at low rank."""
+"""Cross layers are the paper's formula; hidden layers stand behind or beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from feature_repo.contract.errors import ConfigError
-from ranking.dcn_v2 import CrossLayers
+from ranking.dcn_v2 import CrossLayers, DcnV2, DcnV2Config, Structure
+from ranking.network import Widths
 
 
 def filled(module: nn.Module, matrix: list[list[float]], bias: list[float]) -> None:
@@ -59,8 +60,40 @@ def test_gradients_reach_all_parameters_and_the_inputs() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "reason"),
-    [((0, 1, None), "width above zero"), ((4, -1, None), "depth"), ((4, 1, 5), r"1\.\.4")],
+    [((0, 1, None), "width above zero"), ((4, -1, None), "negative"), ((4, 1, 5), r"1\.\.4")],
 )
 def test_sizes_out_of_range_are_refused(sizes: tuple[int, int, int | None], reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         CrossLayers(*sizes)
+
+
+WIDTHS = Widths(4, 2, 0, 0, 1, 2, 1)
+
+
+def test_stacked_hidden_layers_read_the_crosses() -> None:
+    network = DcnV2(DcnV2Config(width=4, hidden=[3], dropout=0.0), WIDTHS)
+    cross, deep = network.body.children()
+    projected = torch.randn(5, 4)
+
+    torch.testing.assert_close(network.deep(projected), network.head(deep(cross(projected))))
+
+
+def test_parallel_hidden_layers_read_the_inputs() -> None:
+    config = DcnV2Config(width=4, hidden=[3], dropout=0.0, structure=Structure.parallel)
+    network = DcnV2(config, WIDTHS)
+    (parts,) = network.body.children()
+    cross, deep = parts.children()
+    projected = torch.randn(5, 4)
+
+    weight = network.head.weight
+    crossed, hidden = cross(projected) @ weight[:, :4].T, deep(projected) @ weight[:, 4:].T
+    torch.testing.assert_close(network.deep(projected), crossed + hidden + network.head.bias)
+
+
+def test_without_declared_crosses_there_is_no_wide_side() -> None:
+    assert not DcnV2Config().one_hot
+    assert DcnV2Config().crosses == []
+
+
+def test_a_structure_is_read_as_json_says_it() -> None:
+    assert DcnV2Config(structure="parallel").structure is Structure.parallel  # type: ignore[arg-type]

@@ -18,18 +18,19 @@ from feature_repo.contract.vocabulary import Vocabulary
 from ranking.features import Requests
 from ranking.inputs import InputEncoder
 from ranking.items import ItemSide
+from ranking.rankers import kind_of
 from ranking.scorer import Member, Scorer
 from tests.ranking import shop
-from tests.ranking.made import WIDE_DEEP, make_ranker, sign
+from tests.ranking.made import DCN_V2, WIDE_DEEP, make_ranker, sign
 
 Bundle = tuple[Path, InputEncoder, list[Member]]
 Floats = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+@pytest.fixture(scope="module", params=[WIDE_DEEP, DCN_V2], ids=kind_of)
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("ranker") / "bundle"
-    return folder, *make_ranker(folder)
+    return folder, *make_ranker(folder, request.param)
 
 
 def by_hand(inputs: InputEncoder, member: Member, user: int) -> Floats:

@@ -15,8 +15,11 @@ from feature_repo.contract.artifacts import read_manifest, write_json
 from feature_repo.contract.dataset import Clock, Dataset, IdType, parse_time
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
+from ranking.dcn_v2 import DcnV2Config
 from ranking.features import numeric_matrix
 from ranking.inputs import InputEncoder
+from ranking.network import NetworkConfig
+from ranking.rankers import kind_of
 from ranking.scorer import Scorer
 from ranking.wide_deep import WideDeepConfig
 from tests.ranking import shop
@@ -50,6 +53,10 @@ NETWORK = WideDeepConfig(
     without=[],
     crosses=[["own_weight", "own_due"], ["segment", "brand"]],
     max_cross_rows=50,
+)
+
+DCN_V2 = DcnV2Config(
+    id_dim=4, feature_dim=4, bucket_dim=4, width=8, hidden=[8], without=[], cross_rank=4
 )
 
 
@@ -114,10 +121,12 @@ def make_task(
     return RankerTask(made, settings, inputs, rows, process, judged=rows)
 
 
+@pytest.mark.parametrize("network", [NETWORK, DCN_V2], ids=kind_of)
 def test_the_exported_ranker_scores_as_the_trained_one(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+    network: NetworkConfig, dataset: Dataset, process: Process, tmp_path: Path
 ) -> None:
-    made, task = config(dataset), make_task(dataset, encoded, process)
+    encoded = encode_windows([make_window()], network, dataset)
+    made, task = config(dataset), make_task(dataset, encoded, process, network=network)
     run = Run(tmp_path, {}, process)
     before = task.evaluate()
     after = task.trainer(run, made).train()
