@@ -166,7 +166,7 @@ class Trainer(Generic[Batch]):
 
     def _resume(self) -> None:
         if self.process.is_first:
-            (self.run.folder / "STOP").unlink(missing_ok=True)
+            self.run.forget_stop()
         self.process.barrier()
         found = checkpoints.latest(self.folder)
         if found is None:

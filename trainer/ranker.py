@@ -22,7 +22,6 @@ from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Entity
 from ranking.inputs import InputEncoder, Side, beside
-from ranking.metrics import ndcg_of_hits
 from ranking.network import PairInputs, SideInputs
 from ranking.rankers import make_network
 from ranking.scorer import write_network
@@ -32,7 +31,7 @@ from trainer.embeddings import ShardedTables, TableConfig, pooled_of, stack
 from trainer.joint_optimizer import JointOptimizer
 from trainer.loop import Trainer
 from trainer.randomness import Stream
-from trainer.ranker_batches import RankerBatch, bought_in, hits_of, make_batch, sampled
+from trainer.ranker_batches import RankerBatch, bought_in, make_batch, ranking_metrics, sampled
 from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_losses import listwise_loss, request_weights
 from trainer.ranker_rows import Rows
@@ -42,7 +41,6 @@ from trainer.step import StepInputs
 
 Floats = npt.NDArray[np.float32]
 
-TOP = 10
 EVALUATED = 64
 """Requests that are scored at once."""
 
@@ -220,15 +218,11 @@ class RankerTask:
 
     def evaluate(self) -> dict[str, float]:
         """NDCG and precision at 10 on the judged window; empty without one."""
-        if self.judged is None:
-            return {}
-        judged = np.flatnonzero(self.judged.num_relevant > 0)
-        places = hits_of(self.judged, self.scores(self.judged), TOP)[judged]
-        ndcg = ndcg_of_hits(places, self.judged.num_relevant[judged], TOP)
-        return {f"ndcg@{TOP}": float(ndcg.mean()), f"precision@{TOP}": float(places.mean())}
+        return {} if self.judged is None else ranking_metrics(self.judged, self.scores(self.judged))
 
     def scores(self, rows: Rows) -> Floats:
         """[N] logits of all candidates; a collective that every process runs alike."""
+        self.network.eval()
         everything = np.ones(len(rows.labels), dtype=np.bool_)
         parts = [torch.zeros(0)]
         with torch.no_grad():

@@ -14,12 +14,16 @@ from torch import Tensor
 
 from feature_repo.contract.encoding import Bag
 from ranking.inputs import InputEncoder, Side
+from ranking.metrics import ndcg_of_hits
 from ranking.network import PairInputs
 from trainer.ranker_rows import Rows
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+TOP = 10
+"""Places of the lists that are judged."""
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,11 @@ def hits_of(rows: Rows, scores: Floats, k: int) -> Bools:
     place = rows.offsets[:-1, None] + np.arange(k)
     inside = place < rows.offsets[1:, None]
     return rows.labels[order[np.where(inside, place, 0)]] & inside
+
+
+def ranking_metrics(rows: Rows, scores: Floats) -> dict[str, float]:
+    """NDCG and precision at 10 of the requests with a purchase, ranked by ``scores`` [N]."""
+    judged = np.flatnonzero(rows.num_relevant > 0)
+    places = hits_of(rows, scores, TOP)[judged]
+    ndcg = ndcg_of_hits(places, rows.num_relevant[judged], TOP)
+    return {f"ndcg@{TOP}": float(ndcg.mean()), f"precision@{TOP}": float(places.mean())}

@@ -16,13 +16,18 @@ class RankerModelConfig(ModelConfig):
 
     network: NetworkConfig = field(default_factory=WideDeepConfig)
     """Its type says which kind of ranker it is; see ``ranking.rankers``."""
+    members: int = 1
+    """Networks that are trained one after the other, from seeds of their own, and whose logits are
+    averaged. Serving takes as many times as long for its networks, not for their inputs."""
     new_only: bool = False
     """Train on candidates that the user had not bought: a ranker for lists of new items."""
     earlier: list[str] = field(default_factory=list)
     """More retriever bundles, of earlier cut-offs, whose label windows are trained on too."""
     validation: str | None = None
-    """A retriever bundle, fitted at the cut-off, on whose label window each epoch is judged. For
-    choosing settings: the windows from the cut-off on are then no longer unseen."""
+    """A retriever bundle on whose label window each epoch is judged; ``trainer.select=ndcg@10``
+    keeps the best epoch's weights, ``trainer.patience`` ends the training after it. Fitted at the
+    cut-off, it is for choosing settings: the windows from the cut-off on are then no longer unseen.
+    Fitted a window before it, with ``retriever`` and ``earlier`` before that, nothing is."""
     listwise: float = 1.0
     """Weight of the softmax loss over a request's candidates."""
     balance: float = 1.0
@@ -48,6 +53,7 @@ class RankerModelConfig(ModelConfig):
             self.listwise + self.pointwise > 0,
             "model.listwise or model.pointwise must be above zero: there is no loss.",
         )
+        require(self.members > 0, f"model.members must be above zero; got {self.members}.")
         require(self.negatives > 0, f"model.negatives must be above zero; got {self.negatives}.")
         require(
             0 <= self.item_dropout < 1,

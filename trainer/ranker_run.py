@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
-from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file, write_manifest
+from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.schema import Entity
 from ranking.inputs import InputEncoder
-from ranking.scorer import KIND as RANKER
-from ranking.scorer import member_folder, write_ranker
-from retrieval.retriever import KIND as RETRIEVER
+from retrieval.retriever import KIND
 from trainer.config import RunConfig
 from trainer.distributed import Process
-from trainer.ranker import RankerTask
 from trainer.ranker_config import RankerModelConfig
+from trainer.ranker_members import Members, write_bundle
 from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
 from trainer.runs import Run
 from trainer.sets import TrainingSet
 
 log = logging.getLogger(__name__)
-
-FOLDER = "ranker"
-"""In the run's folder: the bundle."""
 
 
 def train(config: RunConfig, model: RankerModelConfig, process: Process) -> Path:
@@ -50,11 +44,9 @@ def train(config: RunConfig, model: RankerModelConfig, process: Process) -> Path
         for bundle in bundles
     ]
     inputs, rows = encode_windows(windows, model.network, dataset)
-    task = RankerTask(config, model, inputs, rows, process, _judged(model, dataset, inputs))
     _log_rows(rows, inputs)
-    metrics = task.trainer(run, config).train()
-    write_bundle(task, run.folder / FOLDER, config, dataset)
-    run.finish(metrics)
+    members = Members(config, model, inputs, rows, _judged(model, dataset, inputs), process)
+    run.finish(write_bundle(members, run, dataset))
     return run.folder
 
 
@@ -74,7 +66,7 @@ def _digests(dataset: Dataset, bundles: list[Path], validation: str | None) -> d
         named["validation"] = Path(validation)
     digests = {}
     for name, bundle in named.items():
-        cutoff = str(read_manifest(bundle, RETRIEVER, verify=False)["cutoff"])
+        cutoff = str(read_manifest(bundle, KIND, verify=False)["cutoff"])
         digests[f"{name} retriever"] = sha256_file(bundle / MANIFEST)
         digests[f"{name} set"] = TrainingSet.open(dataset, SERVICE, "users", cutoff).digest
     return digests
@@ -100,28 +92,3 @@ def _log_rows(rows: Rows, inputs: InputEncoder) -> None:
         relevant,
         100.0 * found / max(relevant, 1),
     )
-
-
-def write_bundle(task: RankerTask, target: Path, config: RunConfig, dataset: Dataset) -> None:
-    """Write a ranker bundle, whole or not at all; a collective."""
-    partial = target.with_name(f".{target.name}.partial")
-    if task.process.is_first:
-        for folder in (partial, target):
-            shutil.rmtree(folder, ignore_errors=True)
-        partial.mkdir(parents=True)
-    task.process.barrier()
-    task.export(member_folder(partial, 0))
-    if task.process.is_first:
-        inputs = task.inputs
-        write_ranker(partial, inputs, task.model.network, task.widths)
-        about = {
-            "dataset": dataset.name,
-            "cutoff": dataset.edge(config.cutoff).isoformat(),
-            "fingerprint": inputs.encoder.schema.fingerprint,
-            "sources": list(inputs.sources),
-            "half_life_days": inputs.half_life_days,
-            "new_only": task.model.new_only,
-        }
-        write_manifest(partial, RANKER, about)
-        partial.rename(target)
-    task.process.barrier()

@@ -87,8 +87,16 @@ def differing(first: Any, second: Any, path: str = "") -> list[str]:
 class Run:
     """One run's folder, as seen by one process."""
 
-    def __init__(self, folder: Path, made_from: dict[str, Any], process: Process) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        made_from: dict[str, Any],
+        process: Process,
+        whole: Run | None = None,
+    ) -> None:
+        """See ``open``; ``whole`` is the run that this one is a part of."""
         self.folder = folder
+        self.whole = whole
         self.made_from = made_from
         self.process = process
         self._board: Any = None
@@ -167,10 +175,25 @@ class Run:
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
 
+    def part(self, name: str) -> Run:
+        """A part that is trained by itself: it has its own metrics and checkpoints, in a folder
+        inside of this one's, and stops when the whole is asked to."""
+        part = Run(self.folder / name, self.made_from, self.process, self)
+        if self.process.is_first:
+            part.folder.mkdir(parents=True, exist_ok=True)
+        self.process.barrier()
+        return part
+
     @property
     def stop_asked(self) -> bool:
         """Whether somebody made a file STOP in the folder."""
-        return (self.folder / "STOP").exists()
+        return (self.folder / "STOP").exists() if self.whole is None else self.whole.stop_asked
+
+    def forget_stop(self) -> None:
+        """Remove a file STOP that an earlier process was asked to stop by; of a whole run alone,
+        for its parts begin one after the other."""
+        if self.whole is None:
+            (self.folder / "STOP").unlink(missing_ok=True)
 
 
 def _require_same(recorded: Any, made_from: dict[str, Any], folder: Path) -> None:

@@ -16,10 +16,11 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, ConfigError
 from tests.trainer.shop import make_task, open_run, run_config
 from trainer import checkpoints
-from trainer.config import RunConfig, Schedule
+from trainer.config import PathsConfig, RunConfig, Schedule
 from trainer.data import SessionBatch
 from trainer.distributed import Process
 from trainer.loop import Stopped, Trainer
+from trainer.runs import Run
 from trainer.two_tower import TwoTowerTask
 
 
@@ -202,6 +203,38 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run(
 
     assert metrics == {"quality": 0.3, "epochs": 2.0}
     assert made.progress.epoch == 2
+
+
+class StoppedLater(Run):
+    """A run that is asked to stop at the sixth look for it: at step 60."""
+
+    looks = 0
+
+    @property
+    def stop_asked(self) -> bool:
+        self.looks += 1
+        return self.looks == 6
+
+
+def test_the_best_epoch_is_kept_through_an_interruption(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    config = run_config(shop_dataset, tmp_path / "whole", "trainer.select=quality")
+    config = replace(config, trainer=replace(config.trainer, epochs=3))
+    whole = judged(config, process, [0.1, 0.9, 0.2])
+    whole.train()
+    config = replace(config, paths=PathsConfig(runs=str(tmp_path / "cut")))
+    first = judged(config, process, [0.1, 0.9])
+    first.run.__class__ = StoppedLater
+    with pytest.raises(Stopped):
+        first.train()
+    assert first.progress.epoch == 2  # the best one is over
+
+    again = judged(config, process, [0.2])
+    metrics = again.train()
+
+    assert metrics == {"quality": 0.9, "epochs": 2.0}
+    assert_equal(values(again), values(whole))
 
 
 def test_a_metric_that_is_not_measured_is_named(

@@ -25,10 +25,12 @@ from ranking.wide_deep import WideDeepConfig
 from tests.ranking import shop
 from trainer.config import LoopConfig, OptimizerConfig, RunConfig
 from trainer.distributed import Device, Process, process_group
+from trainer.loop import Stopped
 from trainer.ranker import RankerTask
-from trainer.ranker_batches import hits_of, make_batch, sampled
+from trainer.ranker_batches import hits_of, make_batch, ranking_metrics, sampled
 from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_losses import listwise_loss, request_weights
+from trainer.ranker_members import Members, write_bundle
 from trainer.ranker_rows import (
     Rows,
     Window,
@@ -39,7 +41,7 @@ from trainer.ranker_rows import (
     require_labels,
     targets_of,
 )
-from trainer.ranker_run import train, write_bundle
+from trainer.ranker_run import train
 from trainer.runs import Run
 from trainer.sets import TrainingSet
 from trainer.sharding_config import ShardingConfig
@@ -126,24 +128,85 @@ def test_the_exported_ranker_scores_as_the_trained_one(
     network: NetworkConfig, dataset: Dataset, process: Process, tmp_path: Path
 ) -> None:
     encoded = encode_windows([make_window()], network, dataset)
-    made, task = config(dataset), make_task(dataset, encoded, process, network=network)
-    run = Run(tmp_path, {}, process)
-    before = task.evaluate()
-    after = task.trainer(run, made).train()
-    write_bundle(task, tmp_path / "ranker", made, dataset)
+    members = make_members(dataset, encoded, process, network=network)
+    before = members.task(0).evaluate()
+    after = write_bundle(members, Run(tmp_path, {}, process), dataset)
     window = make_window()
 
     scores = Scorer.load(tmp_path / "ranker", window.item_rows).score(
         window.user_rows, window.candidates, window.vocabulary
     )
 
-    task.dense.eval()
-    np.testing.assert_allclose(scores, task.scores(encoded[1]), rtol=1e-4, atol=1e-4)
+    again = members.task(0)
+    again.trainer(Run(tmp_path, {}, process), members.config).train()
+    np.testing.assert_allclose(scores, again.scores(encoded[1]), rtol=1e-4, atol=1e-4)
     assert np.ptp(scores) > 0.1
     assert after["ndcg@10"] > before["ndcg@10"]
     about = read_manifest(tmp_path / "ranker", "ranker")
     assert about["sources"] == list(shop.SOURCES)
     assert about["cutoff"] == dataset.edges[2].isoformat()
+
+
+def make_members(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, **model: object
+) -> Members:
+    made, task = config(dataset), make_task(dataset, encoded, process, **model)
+    return Members(made, task.model, *encoded, encoded[1], process)
+
+
+def test_members_are_trained_from_seeds_of_their_own_and_averaged(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+) -> None:
+    members = make_members(dataset, encoded, process, members=2)
+    members = replace(members, config=replace(members.config, seed=3))
+    run, window = Run(tmp_path, {}, process), make_window()
+
+    metrics = write_bundle(members, run, dataset)
+    scores = Scorer.load(tmp_path / "ranker", window.item_rows).score(
+        window.user_rows, window.candidates, window.vocabulary
+    )
+
+    alone, own = [], []
+    for index, seed in enumerate((2 * 3, 2 * 3 + 1)):
+        task = members.task(index)
+        assert task.seed == seed
+        own.append(task.trainer(run.part(f"members/{index}"), members.config).train())
+        alone.append(task.scores(encoded[1]))
+    np.testing.assert_allclose(scores, (alone[0] + alone[1]) / 2, rtol=1e-4, atol=1e-4)
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    assert metrics["ndcg@10_of_one"] == (own[0]["ndcg@10"] + own[1]["ndcg@10"]) / 2
+    assert metrics["ndcg@10"] == pytest.approx(ranking_metrics(encoded[1], scores)["ndcg@10"])
+    assert metrics["members"] == 2.0
+
+
+def test_members_that_were_stopped_go_on_as_if_nothing_had_happened(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+) -> None:
+    members = make_members(dataset, encoded, process, members=2)
+    every = LoopConfig(epochs=3, batch_size=2, select="ndcg@10")
+    members = replace(members, config=replace(members.config, trainer=every))
+    whole = write_bundle(members, make_run(tmp_path / "whole", process), dataset)
+    run = make_run(tmp_path / "cut", process)
+    members.task(0).trainer(run.part("members/0"), members.config).train()
+    (run.folder / "STOP").touch()
+    with pytest.raises(Stopped):
+        members.task(1).trainer(run.part("members/1"), members.config).train()
+
+    run.forget_stop()
+    metrics = write_bundle(members, run, dataset)
+
+    assert metrics == whole
+    for index in range(2):
+        first, second = (
+            tmp_path / name / "ranker" / "members" / str(index) / "network.safetensors"
+            for name in ("whole", "cut")
+        )
+        assert first.read_bytes() == second.read_bytes()
+
+
+def make_run(folder: Path, process: Process) -> Run:
+    folder.mkdir()
+    return Run(folder, {}, process)
 
 
 def test_a_side_may_have_no_table_at_all(

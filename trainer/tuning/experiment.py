@@ -74,6 +74,8 @@ class Experiment:
                 f"{GROUP}={self.search_name} seeks {search.metric}, which {self.name} does not "
                 f"measure; choose of {', '.join(measured)}."
             )
+        if isinstance(config.model, RankerModelConfig) and config.model.members > 1:
+            raise ConfigError("A trial trains one member: leave model.members to the final run.")
         if not config.validate:
             raise ConfigError("Trials are judged on validation: leave validate=false out.")
         expected = search.metric if search.direction is Direction.maximize else None

@@ -63,6 +63,11 @@ def test_a_ranker_needs_a_bundle_to_be_judged_with(shop_dataset: Dataset, tmp_pa
         Experiment.of(ranker(shop_dataset, tmp_path))
 
 
+def test_trials_train_one_member_each(shop_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"leave model\.members to the final run"):
+        Experiment.of(ranker(shop_dataset, tmp_path, "model.members=3"))
+
+
 def test_a_ranker_is_judged_on_the_window_of_its_bundle(tmp_path: Path) -> None:
     dataset = shop.make_shop(tmp_path / "shop")
     shop.write_sets(dataset, 2, 64)
