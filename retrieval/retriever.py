@@ -19,6 +19,7 @@ from feature_repo.contract.candidates import Candidates, TopK, merge
 from feature_repo.contract.columns import column_of
 from feature_repo.contract.encoding import Encoder, query_times_s
 from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.schema import Entity
 from feature_repo.contract.state import Histories
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
@@ -97,18 +98,38 @@ class Retriever:
         with torch.inference_mode():
             return self.towers.user_vectors(*inputs).numpy()
 
+    def new_item_vectors(self, items: pa.Table, now_s: Ints) -> Floats:
+        """[N, V] of the item tower, for items that no training saw: their ids count as unknown.
+
+        Args:
+            items: ``item_id`` and the item features of the schema.
+            now_s: [N] epoch seconds.
+
+        Raises:
+            BadInput: a feature's column is missing or of a wrong type, named.
+        """
+        encoded = self.encoder.encode(items, Entity.ITEM, now_s)
+        inputs = pooled_inputs(encoded, self.tables, self.towers.config.item.features)
+        with torch.inference_mode():
+            return self.towers.item_vectors(*inputs).numpy()
+
     def batch(
         self,
         user_rows: pa.Table,
         now_s: Ints | None = None,
         excluded: list[Ints] | None = None,
+        *,
+        vectors: bool = True,
     ) -> UserBatch:
-        """What sources need to know of B users; see ``candidates`` for the arguments."""
+        """What sources need to know of B users; see ``candidates`` for the arguments.
+
+        Without ``vectors`` of the user tower, sources that search by them name nothing.
+        """
         now = query_times_s(user_rows) if now_s is None else now_s
         histories = Histories.from_table(user_rows, self.items)
         user_row = self.encoder.users.rows(column_of(user_rows, "user_id"))
-        vectors = self.user_vectors(user_rows, now)
-        return UserBatch(histories, now, vectors, excluded, user_row, user_rows)
+        found = self.user_vectors(user_rows, now) if vectors else None
+        return UserBatch(histories, now, found, excluded, user_row, user_rows)
 
     def lists(self, users: UserBatch) -> dict[str, TopK]:
         """Source -> the best items of each user, by the bundle's quotas."""

@@ -13,15 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from serving.answers import Item, Recommendation
     from serving.catalogue import Filters
-    from serving.recommender import Item, Recommendation, Recommender
+    from serving.recommender import Recommender
 
 __all__ = ["Filters", "Item", "Recommendation", "Recommender"]
 
 _HOMES = {
     "Filters": "serving.catalogue",
-    "Item": "serving.recommender",
-    "Recommendation": "serving.recommender",
+    "Item": "serving.answers",
+    "Recommendation": "serving.answers",
     "Recommender": "serving.recommender",
 }
 

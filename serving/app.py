@@ -20,9 +20,10 @@ from fastapi.responses import JSONResponse
 from feature_repo.contract.dataset import REPOSITORY
 from feature_repo.contract.errors import BadInput, ShoprecError
 from serving.about import FEEDBACK_VARIABLE, RELEASE_VARIABLE
+from serving.answers import Recommendation
 from serving.feedback import FeedbackLog, FeedbackReader, FeedbackResult
 from serving.ids import BadField
-from serving.recommender import Recommendation, Recommender
+from serving.recommender import Recommender
 from serving.requests import FeedbackRequest, RecommendRequest
 
 log = logging.getLogger(__name__)

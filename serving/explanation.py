@@ -1,35 +1,26 @@
 """What a list says of itself when asked: which sources named an item, and why it stands there.
 
-The candidates are found once more for it, so that requests that do not ask pay nothing.
 K items are explained.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from feature_repo.contract.candidates import Candidates, merge
 from ranking.explain import Explainer, Reason
 from ranking.phrases import source_phrase
-from ranking.policy import seen_rows
+from retrieval.retriever import Retriever
 from retrieval.sources import NeighbourSource, UserBatch
-from serving.catalogue import Catalogue
-from serving.release import Release
-
-log = logging.getLogger(__name__)
+from serving.candidates import Found
+from serving.item_view import ItemView
+from serving.popular import POPULAR
+from serving.stages import EXPLAIN, Run
 
 Ints = npt.NDArray[np.int64]
-
-POPULAR = "popular"
-"""The source that answers unknown users and fills short lists."""
-STAGE = "explain"
-"""Name in ``degraded``."""
 
 
 @dataclass(frozen=True)
@@ -45,81 +36,38 @@ class Explanation:
 NOTHING = Explanation({}, [])
 
 
-@dataclass(frozen=True)
-class _Request:
-    """One user's request, with its candidates."""
-
-    user_rows: pa.Table
-    users: UserBatch
-    candidates: Candidates
-
-    def places(self, item_row: Ints) -> Ints:
-        """[K] places of items among the candidates; -1 where an item is none of them."""
-        rows = np.append(self.candidates.item_row, 0)
-        place = np.searchsorted(rows[:-1], item_row)
-        return np.where(rows[place] == item_row, place, -1)
-
-    def sources(self, place: int) -> dict[str, int]:
-        """Source -> rank of one candidate, the best first."""
-        ranks = self.candidates.rank[place]
-        named = [index for index in np.argsort(ranks, kind="stable") if not np.isnan(ranks[index])]
-        return {self.candidates.sources[index]: int(ranks[index]) for index in named}
-
-
 class Explanations:
     """Explains the lists of one release."""
 
-    def __init__(self, release: Release, catalogue: Catalogue, popular_rows: Ints) -> None:
-        self._release = release
-        self._catalogue = catalogue
+    def __init__(self, retriever: Retriever, popular_rows: Ints) -> None:
+        self._retriever = retriever
         self._popular_place = {row: place for place, row in enumerate(popular_rows.tolist(), 1)}
 
     def of(
-        self,
-        user_rows: pa.Table,
-        item_row: Ints,
-        *,
-        known: bool,
-        barred: Ints,
-        exclude_seen: bool,
-    ) -> tuple[list[Explanation], list[str]]:
-        """Explanations of one user's list; it never raises.
+        self, view: ItemView, found: Found | None, item_row: Ints, ranker: str, run: Run
+    ) -> list[Explanation]:
+        """[K] explanations of one user's list; where reasons fail, of the sources alone.
 
         Args:
-            user_rows: the user's row.
+            view: the items.
+            found: what the list was made of; None where it holds popular items alone.
             item_row: [K] the list.
-            known: whether anything is known of the user; else the list holds popular items.
-            barred: item rows that the request left out.
-            exclude_seen: whether it left out what the user is known to have bought.
-
-        Returns:
-            [K] explanations, and the stages that failed: what cannot be explained has the sources
-            alone, if it has them.
+            ranker: name of the ranker that made it.
+            run: the pass that this is part of.
         """
-        found = [NOTHING] * len(item_row)
-        try:
-            if not known:
-                return [self._popular(row) for row in item_row.tolist()], []
-            request = self._request(user_rows, barred, exclude_seen)
-            found = self._sources(request, item_row)
-            found = self._with_reasons(request, found, item_row, exclude_seen)
-        except Exception:
-            log.exception("A list could not be explained; it is answered without its reasons.")
-            return found, [STAGE]
-        return found, []
+        if found is None:
+            return [self._popular(row) for row in item_row.tolist()]
+        named = self._sources(found, item_row)
 
-    def _request(self, user_rows: pa.Table, barred: Ints, exclude_seen: bool) -> _Request:
-        """The candidates of the request, as they were found to answer it."""
-        retriever = self._release.retriever
-        seen = seen_rows(user_rows, retriever.items) if exclude_seen else []
-        excluded = [np.concatenate([*seen, barred])]
-        users = retriever.batch(user_rows, None, excluded)
-        return _Request(user_rows, users, merge(retriever.lists(users), excluded))
+        def reasoned() -> list[Explanation]:
+            return self._with_reasons(view, found, named, item_row, ranker)
 
-    def _sources(self, request: _Request, item_row: Ints) -> list[Explanation]:
+        return run.attempt(EXPLAIN, reasoned, lambda: named)
+
+    def _sources(self, found: Found, item_row: Ints) -> list[Explanation]:
         return [
-            Explanation(request.sources(place), []) if place >= 0 else self._popular(row)
-            for place, row in zip(request.places(item_row).tolist(), item_row.tolist(), strict=True)
+            Explanation(_sources(found, place), []) if place >= 0 else self._popular(row)
+            for place, row in zip(_places(found, item_row).tolist(), item_row.tolist(), strict=True)
         ]
 
     def _popular(self, row: int) -> Explanation:
@@ -131,39 +79,54 @@ class Explanations:
 
     def _with_reasons(
         self,
-        request: _Request,
-        found: Sequence[Explanation],
+        view: ItemView,
+        found: Found,
+        named: Sequence[Explanation],
         item_row: Ints,
-        exclude_seen: bool,
+        ranker: str,
     ) -> list[Explanation]:
-        places = request.places(item_row)
-        ranked = np.flatnonzero(places >= 0)
-        ranker = self._release.ranker_for(exclude_seen=exclude_seen)
-        reasons = Explainer(self._release.scorers[ranker]).reasons(
-            request.user_rows,
-            request.candidates,
-            self._release.retriever.items,
-            request.users.now_s,
-            places[ranked],
-            self._together(request.users, item_row[ranked]),
+        assert found.users.features is not None
+        places = _places(found, item_row)
+        known = (places >= 0) & (item_row < view.scored.num_rows)
+        reasons = Explainer(view.scorers[ranker]).reasons(
+            found.users.features,
+            view.scorable(found.candidates),
+            view.scored,
+            found.users.now_s,
+            places[known],
+            self._together(view, found.users, item_row[known]),
         )
-        filled = list(found)
-        for place, own in zip(ranked.tolist(), reasons, strict=True):
+        filled = list(named)
+        for place, own in zip(np.flatnonzero(known).tolist(), reasons, strict=True):
             filled[place] = replace(filled[place], reasons=own)
         return filled
 
-    def _together(self, users: UserBatch, item_row: Ints) -> list[dict[str, str]]:
+    def _together(self, view: ItemView, users: UserBatch, item_row: Ints) -> list[dict[str, str]]:
         """K times source -> title of the item of the history through which it names the item."""
         titles: list[dict[str, str]] = [{} for _ in item_row]
-        for source in self._release.retriever.sources:
+        for source in self._retriever.sources:
             if isinstance(source, NeighbourSource):
                 rows = origins(source, users, item_row)
                 led = np.flatnonzero(rows)
-                shown = self._catalogue.describe(rows[led])
+                shown = view.catalogue.describe(rows[led])
                 for place, columns in zip(led.tolist(), shown, strict=True):
                     if columns.get("title"):
                         titles[place][source.name] = str(columns["title"])
         return titles
+
+
+def _places(found: Found, item_row: Ints) -> Ints:
+    """[K] places of items among one request's candidates; -1 where an item is none of them."""
+    rows = np.append(found.candidates.item_row, 0)
+    place = np.searchsorted(rows[:-1], item_row)
+    return np.where(rows[place] == item_row, place, -1)
+
+
+def _sources(found: Found, place: int) -> dict[str, int]:
+    """Source -> rank of one candidate, the best first."""
+    ranks = found.candidates.rank[place]
+    named = [index for index in np.argsort(ranks, kind="stable") if not np.isnan(ranks[index])]
+    return {found.candidates.sources[index]: int(ranks[index]) for index in named}
 
 
 def origins(source: NeighbourSource, users: UserBatch, item_row: Ints) -> Ints:

@@ -1,4 +1,4 @@
-"""The recommender: a user's row in, a list of items out; the same code for one user and for all."""
+"""The recommender: requests in, lists out; the same code for one user and for all."""
 
 from __future__ import annotations
 
@@ -7,91 +7,39 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field
 
-from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.encoding import query_times_s
-from feature_repo.contract.errors import ArtifactError, StoreUnavailable
-from feature_repo.contract.online import arrow_type
-from feature_repo.contract.schema import Entity, Schema
-from ranking.explain import Reason
-from ranking.policy import Filter, Lists, Policy, seen_rows
+from ranking.policy import Lists
 from ranking.policy_config import PolicyConfig
-from retrieval.retriever import Retriever
-from serving.catalogue import Catalogue, Filters
-from serving.explanation import POPULAR, Explanations
-from serving.ids import BadField, Id, check_id, check_ids
+from serving.answers import Item, Recommendation
+from serving.asked import Asked, rows_of
+from serving.catalogue import Filters
+from serving.explanation import Explanations
+from serving.ids import Id, check_id
+from serving.item_view import ItemView, first_view
 from serving.online import OnlineStore, UserFeatures
+from serving.pipeline import Made, Pipeline
+from serving.popular import Popular
+from serving.query import ANY, Query, require_diversity, require_length
+from serving.ranked import GIVEN
 from serving.release import Release
+from serving.similar import ANN, similar_rows
+from serving.stages import Run
+from serving.user_rows import UserReader
 
 log = logging.getLogger(__name__)
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-MAX_ITEMS = 100
-"""Longest list that one request may ask for."""
-ANY = Filters()
-ONLY_IF_ASKED = Field(exclude_if=lambda value: value is None)
-"""A field that answers have where the request asks for it."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One recommended item, with what the catalogue knows of it."""
-
-    item_id: int | str
-    score: float | None
-    """The ranker's score, higher is better, not a probability. Where nothing of the user is known
-    it is the item's popularity; null for a popular item that fills up a short list."""
-    position: int
-    """From 1."""
-    source: str
-    """The candidate source that placed it best."""
-    title: str | None = None
-    department: str | None = None
-    category: str | None = None
-    subcategory: str | None = None
-    brand: str | None = None
-    brand_tier: str | None = None
-    package_size: str | None = None
-    price: float | None = None
-    sources: Annotated[dict[str, int] | None, ONLY_IF_ASKED] = None
-    """Source -> the item's place in its list, from 1; the best place first."""
-    reasons: Annotated[list[Reason] | None, ONLY_IF_ASKED] = None
-    """What raised the item most; the greatest first."""
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer to one request."""
-
-    recommendation_id: str
-    items: list[Item]
-    """Best first."""
-    model_version: str
-    degraded: list[str]
-    """Stages that failed and were done without, such as "features"."""
-    took_ms: float
-    cached: bool = False
-
-
-@dataclass(frozen=True)
-class _PopularItems:
-    """What everybody buys, best first."""
-
-    rows: Ints
-    scores: Floats
+SCENARIO = "scenario"
+"""Name in ``degraded`` where the release lacks the ranker that a request names."""
 
 
 class Recommender:
@@ -101,15 +49,12 @@ class Recommender:
         self, release: Release, online: UserFeatures, policy: PolicyConfig | None = None
     ) -> None:
         self.release = release
-        self._policy = release.policy(policy)
-        self._online = online
-        self._items = release.retriever.encoder.items
-        self._catalogue = Catalogue(release.items, self._items)
-        self._nobody = _empty_row(release.schema, release)
-        self._popular = _popular(release.retriever, self._nobody)
-        sources = [source.name for source in release.retriever.sources]
-        self._popular_source = sources.index(POPULAR)
-        self._explanations = Explanations(release, self._catalogue, self._popular.rows)
+        self.view = first_view(release, policy)
+        """What requests read of items."""
+        self._users = UserReader(release, online)
+        popular = Popular.of(release.retriever, self._users.nobodies([None]))
+        self._pipeline = Pipeline(release.retriever, release.schema, popular)
+        self._explanations = Explanations(release.retriever, popular.rows)
 
     @staticmethod
     def load(
@@ -142,42 +87,113 @@ class Recommender:
         filters: Filters = ANY,
         diversity: float | None = None,
         explain: bool = False,
+        *,
+        scenario: str | None = None,
+        anchor_items: Sequence[Id] = (),
+        candidate_items: Sequence[Id] | None = None,
+        preferred_categories: Sequence[str] = (),
     ) -> Recommendation:
-        """The best items for one user.
-
-        Args:
-            user_id: of the type that the shop's data have; an unknown user gets popular items.
-            n: length of the list, 1 to 100; shorter where fewer items pass the filters.
-            exclude_seen: leave out what the user is known to have bought.
-            exclude: items to leave out, such as those in the basket.
-            filters: what the items must be.
-            diversity: 0, the best scores, to 1, the least alike items; None: the release's.
-            explain: tell each item's sources and reasons, in about the time of another request.
+        """The best items for one user; see ``Query`` for the arguments.
 
         Raises:
             BadField: an argument is out of range or of a wrong type, named.
         """
-        started = time.perf_counter()
-        about = self.release.about
-        user_id = check_id(user_id, about.user_id, "user_id")
-        if not 1 <= n <= MAX_ITEMS:
-            raise BadField("n", f"n must be from 1 to {MAX_ITEMS}; got {n}.")
-        barred = self._items.rows(self._id_array(check_ids(exclude, about.item_id, "exclude")))
-        rows, degraded = self._user_row(user_id, about.now())
-        lists = self.recommend_rows(
-            rows, None, n, exclude_seen, exclude=[barred], filters=filters, diversity=diversity
+        query = Query(
+            user_id,
+            n,
+            exclude_seen,
+            exclude,
+            filters,
+            diversity,
+            explain,
+            scenario,
+            anchor_items,
+            candidate_items,
+            preferred_categories,
         )
-        items = self.describe(lists, 0)
-        if explain:
-            items, failed = self._explained(items, lists, rows, barred, exclude_seen)
-            degraded = [*degraded, *failed]
-        return Recommendation(
-            recommendation_id=uuid.uuid4().hex,
-            items=items,
-            model_version=about.version,
-            degraded=degraded,
-            took_ms=round((time.perf_counter() - started) * 1000.0, 3),
-        )
+        return self.answer([query])[0]
+
+    def answer(self, queries: Sequence[Query], run: Run | None = None) -> list[Recommendation]:
+        """Answer requests together, in their order.
+
+        Args:
+            queries: B requests.
+            run: with a deadline; by default there is none.
+
+        Raises:
+            BadField: an argument is out of range or of a wrong type, named.
+        """
+        started, run, view = time.perf_counter(), run or Run(), self.view
+        for query in queries:
+            query.require(self.release.about)
+        rows = self._users.rows(queries, run)
+        asked = [Asked.of(query, self.release, view) for query in queries]
+        made = self._pipeline.lists(view, rows, query_times_s(rows), asked, run)
+        items = [
+            self._explained(view, made, place, one.ranker, run)
+            if query.explain
+            else self.describe(made.lists, place)
+            for place, (query, one) in enumerate(zip(queries, asked, strict=True))
+        ]
+        return [
+            self._answered(view, own, [*run.degraded, *self._lacking(query)], started)
+            for query, own in zip(queries, items, strict=True)
+        ]
+
+    def popular(self, query: Query, degraded: Sequence[str]) -> Recommendation:
+        """The answer to a checked request without its user's features: popular items.
+
+        Args:
+            query: the request.
+            degraded: stages that the answer is without.
+        """
+        started, view, rows = time.perf_counter(), self.view, self._users.nobodies([None])
+        asked = [Asked.of(query, self.release, view)]
+        made = self._pipeline.lists(view, rows, query_times_s(rows), asked, Run())
+        return self._answered(view, self.describe(made.lists, 0), degraded, started)
+
+    def rank(self, user_id: Id, item_ids: Sequence[Id], explain: bool = False) -> Recommendation:
+        """Given items in the order of one user's interest; see ``rank_all``.
+
+        Raises:
+            BadField: an argument is out of range or of a wrong type, named.
+        """
+        size = max(len(item_ids), 1)
+        query = Query(user_id, size, candidate_items=item_ids, explain=explain)
+        return self.rank_all(query)
+
+    def rank_all(self, query: Query, run: Run | None = None) -> Recommendation:
+        """All of a query's candidate items that pass its filters, best first.
+
+        Items that the release does not know come last, without a score, in the order given.
+
+        Raises:
+            BadField: an argument is out of range or of a wrong type, named.
+        """
+        answer = self.answer([query], run)[0]
+        ids = list(dict.fromkeys(query.candidate_items or ()))
+        unknown = np.flatnonzero(rows_of(self.view.vocabulary, ids) == 0).tolist()
+        rest = [
+            Item(ids[place], None, position, GIVEN)
+            for position, place in enumerate(unknown, len(answer.items) + 1)
+        ]
+        return replace(answer, items=[*answer.items, *rest][: query.n])
+
+    def similar(self, item_id: Id, n: int = 10, filters: Filters = ANY) -> Recommendation:
+        """The items that are nearest to one; popular ones where nothing is known of it.
+
+        Raises:
+            BadField: an argument is out of range or of a wrong type, named.
+        """
+        started, view, about = time.perf_counter(), self.view, self.release.about
+        query = Query(check_id(item_id, about.item_id, "item_id"), n, filters=filters)
+        require_length(n)
+        rows, scores = similar_rows(self.release.retriever, view, item_id, n, filters)
+        if not len(rows):
+            return self.popular(replace(query, exclude=[item_id]), [])
+        source = np.zeros((1, len(rows)), np.int64)
+        lists = Lists(rows[None], scores[None], source, (ANN,))
+        return self._answered(view, self.describe(lists, 0), [], started)
 
     def recommend_rows(
         self,
@@ -205,48 +221,29 @@ class Recommender:
             BadField: ``diversity`` is out of range.
             BadInput: a feature's column is missing or of a wrong type, named.
         """
-        if diversity is not None and not 0 <= diversity <= 1:
-            raise BadField("diversity", f"diversity must be from 0 to 1; got {diversity}.")
-        policy = self._policy.with_diversity(diversity)
+        require_diversity(diversity)
+        view = self.view
+        asked = Asked(
+            n,
+            self.release.ranker_for(exclude_seen=exclude_seen),
+            view.policy.with_diversity(diversity),
+            filters,
+            np.zeros(0, np.int64),
+            exclude_seen,
+        )
+        every = [replace(asked, barred=barred) for barred in exclude or ()]
+        every = every or [asked] * len(user_rows)
         now = query_times_s(user_rows) if now_s is None else now_s
-        lists = self._empty_lists(len(user_rows), n)
-        known = np.flatnonzero(self.known(user_rows))
-        if len(known):
-            ranked = self.release.lists(
-                user_rows.take(pa.array(known)) if len(known) < len(user_rows) else user_rows,
-                now[known],
-                n,
-                ranker=self.release.ranker_for(exclude_seen=exclude_seen),
-                exclude_seen=exclude_seen,
-                excluded=None if exclude is None else [exclude[user] for user in known.tolist()],
-                filters=[self._filter(filters)],
-                policy=policy,
-            )
-            lists.item_row[known] = ranked.item_row
-            lists.score[known] = ranked.score
-            lists.source[known] = ranked.source
-        for user in np.flatnonzero((lists.item_row == 0).any(axis=1)).tolist():
-            barred = [] if exclude is None else [exclude[user]]
-            if exclude_seen:
-                barred += seen_rows(user_rows.slice(user, 1), self._items)
-            self._fill(lists, user, barred, filters, policy)
-        return lists
+        return self._pipeline.lists(view, user_rows, now, every, Run(strict=True)).lists
 
     def known(self, user_rows: pa.Table) -> Bools:
         """[B] whether a row has any feature that is neither null nor an empty list."""
-        known = np.zeros(len(user_rows), dtype=np.bool_)
-        for feature in self.release.schema.of(Entity.USER):
-            if known.all():
-                break
-            if feature.name in user_rows.column_names:
-                known |= _filled(user_rows.column(feature.name))
-        return known
+        return self._pipeline.known(user_rows)
 
     def describe(self, lists: Lists, user: int) -> list[Item]:
         """One user's list as items with their catalogue columns."""
         rows, scores, sources = lists.of(user)
-        ids = self._items.ids_of(rows)
-        shown = self._catalogue.describe(rows)
+        ids, shown = self.ids_of(rows), self.view.catalogue.describe(rows)
         return [
             Item(
                 item_id=item_id,
@@ -260,24 +257,9 @@ class Recommender:
             )
         ]
 
-    def _explained(
-        self, items: list[Item], lists: Lists, user_rows: pa.Table, barred: Ints, exclude_seen: bool
-    ) -> tuple[list[Item], list[str]]:
-        """One user's items with their sources and reasons, and the stages that failed."""
-        item_row, _, _ = lists.of(0)
-        known = bool(self.known(user_rows)[0])
-        found, failed = self._explanations.of(
-            user_rows, item_row, known=known, barred=barred, exclude_seen=exclude_seen
-        )
-        explained = [
-            replace(item, sources=own.sources, reasons=own.reasons)
-            for item, own in zip(items, found, strict=True)
-        ]
-        return explained, failed
-
     def ids_of(self, rows: Ints) -> list[Id]:
         """The item ids of vocabulary rows, as a list names them."""
-        return self._items.ids_of(rows)
+        return self.view.vocabulary.ids_of(rows)
 
     def read_rows(self, user_ids: Sequence[Id]) -> pa.Table:
         """The users' features as of the release's clock; all null where nothing is known.
@@ -285,7 +267,7 @@ class Recommender:
         Raises:
             StoreUnavailable: the online store does not answer.
         """
-        return self._online.read(user_ids, self.release.about.now()).table
+        return self._users.read(user_ids).table
 
     def warm_up(self) -> None:
         """Connect to the store and answer once, so that the first request need not wait."""
@@ -295,74 +277,31 @@ class Recommender:
             "Warmed up in %.0f ms; degraded: %s.", answer.took_ms, answer.degraded or "nothing"
         )
 
-    def _user_row(self, user_id: Id, now: datetime) -> tuple[pa.Table, list[str]]:
-        try:
-            return self._online.read([user_id], now).table, []
-        except StoreUnavailable:
-            return self._nobody, ["features"]
+    def _lacking(self, query: Query) -> list[str]:
+        """What a request names and the release lacks."""
+        lacks = query.scenario is not None and query.scenario not in self.release.scorers
+        return [SCENARIO] if lacks else []
 
-    def _id_array(self, ids: list[Id]) -> pa.Array:
-        return pa.array(ids, self._items.ids.type)
+    def _explained(
+        self, view: ItemView, made: Made, user: int, ranker: str, run: Run
+    ) -> list[Item]:
+        """One user's items with their sources and reasons."""
+        item_row, _, _ = made.lists.of(user)
+        found = self._explanations.of(view, made.found_for(user), item_row, ranker, run)
+        return [
+            replace(item, sources=own.sources, reasons=own.reasons)
+            for item, own in zip(self.describe(made.lists, user), found, strict=True)
+        ]
 
-    def _filter(self, filters: Filters) -> Filter:
-        def allowed(candidates: Candidates) -> Bools:
-            return self._catalogue.passes(candidates.item_row, filters)
-
-        return allowed
-
-    def _empty_lists(self, num_users: int, n: int) -> Lists:
-        shape = (num_users, n)
-        return Lists(
-            np.zeros(shape, np.int64),
-            np.full(shape, np.nan, np.float32),
-            np.full(shape, -1, np.int64),
-            tuple(source.name for source in self.release.retriever.sources),
+    def _answered(
+        self, view: ItemView, items: list[Item], degraded: Sequence[str], started: float
+    ) -> Recommendation:
+        return Recommendation(
+            recommendation_id=uuid.uuid4().hex,
+            items=items,
+            experiment=None,
+            model_version=self.release.about.version,
+            index_version=f"{self.release.index_version}+{view.num_changes}",
+            degraded=list(degraded),
+            took_ms=round((time.perf_counter() - started) * 1000.0, 3),
         )
-
-    def _fill(
-        self, lists: Lists, user: int, barred: Sequence[Ints], filters: Filters, policy: Policy
-    ) -> None:
-        """Put popular items into the places that are left of one list."""
-        free = np.flatnonzero(lists.item_row[user] == 0)
-        taken = np.concatenate([lists.item_row[user], *barred])
-        rows = self._popular.rows
-        fits = np.flatnonzero(self._catalogue.passes(rows, filters) & ~np.isin(rows, taken))
-        shown = lists.item_row[user][lists.item_row[user] > 0]
-        fits = fits[policy.fillers(shown, rows[fits], len(free))]
-        free = free[: len(fits)]
-        nothing_ranked = len(free) > 0 and free[0] == 0
-        lists.item_row[user, free] = rows[fits]
-        lists.score[user, free] = self._popular.scores[fits] if nothing_ranked else np.nan
-        lists.source[user, free] = self._popular_source
-
-
-def _empty_row(schema: Schema, release: Release) -> pa.Table:
-    """The row of a user of whom nothing is known."""
-    columns = {feature.name: pa.nulls(1, arrow_type(feature)) for feature in schema.of(Entity.USER)}
-    ids = pa.nulls(1, release.retriever.encoder.users.ids.type)
-    times = pa.array([release.about.now()], pa.timestamp("us", tz="UTC"))
-    return pa.table({"user_id": ids, "event_timestamp": times, **columns})
-
-
-def _filled(column: pa.ChunkedArray) -> Bools:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return np.asarray(pc.fill_null(pc.list_value_length(column), 0)) > 0
-    return np.asarray(column.is_valid(), dtype=np.bool_)
-
-
-def _popular(retriever: Retriever, nobody: pa.Table) -> _PopularItems:
-    """Everything that the popular source names, whatever its quota.
-
-    Raises:
-        ArtifactError: the retriever has no such source.
-    """
-    source = next((source for source in retriever.sources if source.name == POPULAR), None)
-    if source is None:
-        names = [source.name for source in retriever.sources]
-        raise ArtifactError(
-            f"The release's retriever has the sources {names}, but serving needs {POPULAR!r} for "
-            "unknown users; export a retriever with it."
-        )
-    top = source.top(replace(retriever.batch(nobody), excluded=None), len(retriever.encoder.items))
-    named = top.item_row[0] > 0
-    return _PopularItems(top.item_row[0][named], top.score[0][named])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,16 @@ from feature_repo.contract.artifacts import read_json, read_table
 from feature_repo.contract.columns import column_of
 from feature_repo.contract.errors import ArtifactError, ConfigError
 from feature_repo.contract.schema import Schema
-from ranking.policy import Filter, Lists, Policy, rank_lists, seen_rows
+from ranking.policy import Lists, Policy, rank_lists, seen_rows
 from ranking.policy_config import PolicyConfig
 from ranking.policy_items import PolicyItems
 from ranking.scorer import Scorer
+from retrieval.index.files import About as IndexAbout
 from retrieval.retriever import Retriever
 from serving.about import About, require_release
+from serving.candidates import find
 from serving.golden import replay
+from serving.stages import Run
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ class Release:
     scorers: Mapping[str, Scorer]
     policy_config: PolicyConfig = field(default_factory=PolicyConfig)
     """Of its lists, where a request does not say otherwise."""
+    index_version: str = ""
+    """Of the build of the item index; empty where there is none."""
 
     @staticmethod
     def load(path: Path | str) -> Release:
@@ -61,24 +66,16 @@ class Release:
         schema = Schema.load(folder / "schema.json")
         retriever = Retriever.load(folder / "retriever", verify=False)  # the release's manifest did
         policy = _policy_config(folder / "policy.json")
-        release = Release(folder, about, schema, items, retriever, scorers, policy)
+        index = _index_version(folder / "retriever" / "index")
+        release = Release(folder, about, schema, items, retriever, scorers, policy, index)
         replay(release, folder / "golden")
         log.info("Loaded release %s; its golden rows are answered as expected.", about.version)
         return release
 
     def lists(
-        self,
-        user_rows: pa.Table,
-        now_s: Ints,
-        k: int,
-        *,
-        ranker: str,
-        exclude_seen: bool = False,
-        excluded: Sequence[Ints] | None = None,
-        filters: Sequence[Filter] = (),
-        policy: Policy | None = None,
+        self, user_rows: pa.Table, now_s: Ints, k: int, *, ranker: str, exclude_seen: bool = False
     ) -> Lists:
-        """The best ``k`` items of B users: candidates, scores, policy.
+        """The best ``k`` items of B users by score alone, as golden rows are answered.
 
         Args:
             user_rows: B rows of user features.
@@ -86,20 +83,12 @@ class Release:
             k: places of a list.
             ranker: name of the ranker.
             exclude_seen: leave out what the user is known to have bought.
-            excluded: per user, item rows to leave out as well.
-            filters: rules that every item must pass.
-            policy: what a list must be beside relevant; None: nothing.
         """
-        vocabulary = self.retriever.encoder.items
-        barred = list(excluded) if excluded is not None else None
-        if exclude_seen:
-            seen = seen_rows(user_rows, vocabulary)
-            barred = seen if barred is None else _joined(seen, barred)
-        candidates = self.retriever.candidates(user_rows, now_s, barred)
-        scores = self.scorers[ranker].score(user_rows, candidates, vocabulary, now_s)
-        unlike = policy is not None and policy.config.serendipity > 0
-        history = seen_rows(user_rows, vocabulary) if unlike else None
-        return rank_lists(candidates, scores, k, filters=filters, policy=policy, history=history)
+        items = self.retriever.items
+        seen = seen_rows(user_rows, items) if exclude_seen else []
+        candidates = find(self.retriever, user_rows, now_s, seen, Run(strict=True)).candidates
+        scores = self.scorers[ranker].score(user_rows, candidates, items, now_s)
+        return rank_lists(candidates, scores, k)
 
     def policy(self, config: PolicyConfig | None = None) -> Policy:
         """A policy over the release's items; by default its own.
@@ -127,6 +116,7 @@ class Release:
         about = self.about
         return {
             "model_version": about.version,
+            "index_version": self.index_version,
             "dataset": about.dataset,
             "cutoff": about.cutoff.isoformat(),
             "clock": about.clock.value,
@@ -139,13 +129,13 @@ class Release:
         }
 
 
+def _index_version(folder: Path) -> str:
+    return IndexAbout.read(folder).name if folder.is_dir() else ""
+
+
 def _policy_config(path: Path) -> PolicyConfig:
     """A release without the file has no policy of its own."""
     try:
         return PolicyConfig.from_json(read_json(path) if path.exists() else {})
     except ConfigError as error:
         raise ArtifactError(f"{path} is not of this version: {error}") from error
-
-
-def _joined(first: Sequence[Ints], second: Sequence[Ints]) -> list[Ints]:
-    return [np.concatenate(pair) for pair in zip(first, second, strict=True)]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 
 from feature_repo.contract.events import EventType
 from serving.catalogue import Filters
-from serving.recommender import MAX_ITEMS
+from serving.query import MAX_ITEMS
 
 MAX_EXCLUDED = 10_000
 MAX_EVENTS = 1000

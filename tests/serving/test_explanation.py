@@ -11,9 +11,10 @@ import pytest
 from feature_repo.contract.state import Histories
 from ranking.explain import Explainer
 from retrieval.sources import NeighbourSource, Transform, UserBatch
+from serving.answers import Item
 from serving.catalogue import Filters
 from serving.explanation import origins
-from serving.recommender import Item, Recommender
+from serving.recommender import Recommender
 
 USER, UNKNOWN = 1007, 999_999
 

@@ -16,11 +16,12 @@ from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.errors import ConfigError
 from ranking.policy_config import PolicyConfig, PromotionConfig
 from serving import batch
+from serving.answers import Item
 from serving.app import create_app
 from serving.feedback import FeedbackLog
 from serving.ids import BadField
 from serving.online import OnlineStore
-from serving.recommender import Item, Recommender
+from serving.recommender import Recommender
 from serving.release import Release
 from tests.serving.shop import NAME, NUM_USERS, TinyShop
 from trainer.export import ExportConfig, export

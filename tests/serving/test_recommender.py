@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contract.encoding import query_times_s
+from serving.answers import Item
 from serving.catalogue import Filters
 from serving.ids import BadField
-from serving.recommender import Item, Recommender
+from serving.recommender import Recommender
 from tests.serving.shop import TinyShop
 
 USER, UNKNOWN = 1007, 999_999

@@ -1,0 +1,59 @@
+"""What is answered: items, and the list that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from ranking.explain import Reason
+
+ONLY_IF_ASKED = Field(exclude_if=lambda value: value is None)
+"""A field that answers have where the request asks for it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recommended item, with what the catalogue knows of it."""
+
+    item_id: int | str
+    score: float | None
+    """The ranker's score, higher is better, not a probability. Where nothing of the user is known
+    it is the item's popularity; null for an item that fills up a short list."""
+    position: int
+    """From 1."""
+    source: str
+    """The candidate source that placed it best; ``given`` where the request alone named it."""
+    title: str | None = None
+    department: str | None = None
+    category: str | None = None
+    subcategory: str | None = None
+    brand: str | None = None
+    brand_tier: str | None = None
+    package_size: str | None = None
+    price: float | None = None
+    sources: Annotated[dict[str, int] | None, ONLY_IF_ASKED] = None
+    """Source -> the item's place in its list, from 1; the best place first."""
+    reasons: Annotated[list[Reason] | None, ONLY_IF_ASKED] = None
+    """What raised the item most; the greatest first."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer to one request."""
+
+    recommendation_id: str
+    """Name it in the feedback that follows from the answer."""
+    items: list[Item]
+    """Best first."""
+    experiment: str | None
+    """Experiment and variant that the answer belongs to; null where none runs."""
+    model_version: str
+    index_version: str
+    """Of the item index and, after a plus, how many changes of items it has seen since."""
+    degraded: list[str]
+    """Stages that failed or came too late and were done without, such as "features"."""
+    took_ms: float
+    cached: bool = False
+    """Whether the list was made for an earlier request."""

@@ -1,0 +1,65 @@
+"""A request as the pipeline takes it: rows in place of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from feature_repo.contract.vocabulary import Vocabulary
+from ranking.policy import Policy
+from serving.catalogue import Filters
+from serving.ids import Id
+from serving.item_view import ItemView
+from serving.query import Query
+from serving.release import Release
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one list must be."""
+
+    n: int
+    ranker: str
+    policy: Policy
+    filters: Filters
+    barred: Ints
+    """Item rows to leave out."""
+    exclude_seen: bool = False
+    only: Ints | None = None
+    """Rising item rows, the only ones that it may hold; None: any."""
+    preferred: tuple[str, ...] = ()
+    """Categories whose popular items come first where nothing is known of the user."""
+
+    @staticmethod
+    def of(query: Query, release: Release, view: ItemView) -> Asked:
+        """What a checked request asks for."""
+        usual = release.ranker_for(exclude_seen=query.exclude_seen)
+        named = query.scenario if query.scenario in release.scorers else None
+        only = query.candidate_items
+        return Asked(
+            n=query.n,
+            ranker=named or usual,
+            policy=view.policy.with_diversity(query.diversity),
+            filters=query.filters,
+            barred=rows_of(view.vocabulary, [*query.exclude, *query.anchor_items]),
+            exclude_seen=query.exclude_seen,
+            only=None if only is None else _distinct(rows_of(view.vocabulary, only)),
+            preferred=tuple(query.preferred_categories),
+        )
+
+
+def rows_of(vocabulary: Vocabulary, ids: Sequence[Id]) -> Ints:
+    """[N] rows of ids; 0 of those that are unknown."""
+    return vocabulary.rows(pa.array(ids, vocabulary.ids.type))
+
+
+def _distinct(rows: Ints) -> Ints:
+    """Rising, each once, without the unknown item."""
+    found = np.unique(rows)
+    return found[found > 0]

@@ -1,0 +1,192 @@
+"""The one way that every list goes, of one request or of many together.
+
+    user rows -> candidates -> scores -> the policy's choice -> popular items in the places left
+
+B requests, K places. Each step is a stage (``serving.stages``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contract.schema import Entity, Schema
+from ranking.policy import Lists, seen_rows
+from retrieval.retriever import Retriever
+from serving.asked import Asked
+from serving.candidates import Found, find, restrict
+from serving.item_view import ItemView
+from serving.popular import POPULAR, Popular
+from serving.ranked import GIVEN, choose, score
+from serving.stages import RETRIEVAL, Run
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The lists of B requests, and what they were made of."""
+
+    lists: Lists
+    """[B, K]; a request that asked for fewer than K items has no more."""
+    known: Bools
+    """[B] whether anything is known of the user; the others have popular items."""
+    found: Found | None
+    """Of those that are known, in their order; None where there is none, or finding failed."""
+
+    def found_for(self, user: int) -> Found | None:
+        """What one request's list was made of."""
+        if self.found is None or not self.known[user]:
+            return None
+        return self.found.of(int(self.known[:user].sum()))
+
+
+class Pipeline:
+    """Makes lists from the models of one release."""
+
+    def __init__(self, retriever: Retriever, schema: Schema, popular: Popular) -> None:
+        self._retriever = retriever
+        self._user_features = [feature.name for feature in schema.of(Entity.USER)]
+        self._popular = popular
+        names = tuple(source.name for source in retriever.sources)
+        self._sources = (*names, GIVEN)
+        self._popular_source = names.index(POPULAR)
+
+    def known(self, user_rows: pa.Table) -> Bools:
+        """[B] whether a row has any feature that is neither null nor an empty list."""
+        known = np.zeros(len(user_rows), dtype=np.bool_)
+        for name in self._user_features:
+            if known.all():
+                break
+            if name in user_rows.column_names:
+                known |= _filled(user_rows.column(name))
+        return known
+
+    def lists(
+        self, view: ItemView, user_rows: pa.Table, now_s: Ints, asked: Sequence[Asked], run: Run
+    ) -> Made:
+        """The lists of B requests.
+
+        Args:
+            view: the items.
+            user_rows: B rows of user features.
+            now_s: [B] epoch seconds.
+            asked: B requests.
+            run: the pass that this is.
+        """
+        known, barred = self.known(user_rows), _barred(view, user_rows, asked)
+        lists = self._empty(len(asked), max((one.n for one in asked), default=1))
+        users = np.flatnonzero(known)
+        found = None
+        if len(users):
+
+            def personal() -> Found:
+                rows = user_rows if known.all() else user_rows.take(pa.array(users))
+                out = [barred[user] for user in users.tolist()]
+                return find(self._retriever, rows, now_s[users], out, run, view.fresh)
+
+            found = run.attempt(RETRIEVAL, personal, lambda: None)
+        if found is not None:
+            found = _restricted(found, users, asked, barred)
+            self._rank(view, found, users, [asked[user] for user in users.tolist()], lists, run)
+        for user, one in enumerate(asked):
+            self._fill(view, lists, user, one, barred[user], new=not known[user])
+        return Made(lists, known, found)
+
+    def _rank(
+        self,
+        view: ItemView,
+        found: Found,
+        users: Ints,
+        asked: Sequence[Asked],
+        lists: Lists,
+        run: Run,
+    ) -> None:
+        """Put the best candidates into the lists of their users."""
+        scores = score(view, found, [one.ranker for one in asked], run)
+        for group in _alike(asked):
+            one = asked[group[0]]
+            own = choose(view, found, scores, group, one, run)
+            place = np.ix_(users[group], np.arange(one.n))
+            lists.item_row[place], lists.score[place] = own.item_row, own.score
+            lists.source[place] = own.source
+
+    def _empty(self, num_users: int, k: int) -> Lists:
+        shape = (num_users, k)
+        return Lists(
+            np.zeros(shape, np.int64),
+            np.full(shape, np.nan, np.float32),
+            np.full(shape, -1, np.int64),
+            self._sources,
+        )
+
+    def _fill(
+        self, view: ItemView, lists: Lists, user: int, asked: Asked, barred: Ints, *, new: bool
+    ) -> None:
+        """Put popular items into the places that are left of one list."""
+        free = np.flatnonzero(lists.item_row[user, : asked.n] == 0)
+        if not len(free):
+            return
+        shown = lists.item_row[user][lists.item_row[user] > 0]
+        rows, popularity = self._popular.fillers(
+            shown,
+            len(free),
+            barred=barred,
+            only=asked.only,
+            catalogue=view.catalogue,
+            filters=asked.filters,
+            policy=asked.policy,
+            preferred=asked.preferred if new else (),
+        )
+        places = free[: len(rows)]
+        lists.item_row[user, places] = rows
+        lists.score[user, places] = np.nan if len(shown) else popularity
+        lists.source[user, places] = self._popular_source
+        if asked.only is not None:
+            rest = np.setdiff1d(asked.only, np.concatenate([shown, rows, barred]))
+            rest = rest[view.catalogue.passes(rest, asked.filters)]
+            places = free[len(rows) :][: len(rest)]
+            lists.item_row[user, places] = rest[: len(places)]
+            lists.source[user, places] = len(self._sources) - 1
+
+
+def _restricted(found: Found, users: Ints, asked: Sequence[Asked], barred: Sequence[Ints]) -> Found:
+    """With all items that the requests of ``users`` name as candidates, where they name them."""
+    only = [
+        None if own is None else np.setdiff1d(own, barred[user])
+        for user in users.tolist()
+        for own in [asked[user].only]
+    ]
+    return replace(found, candidates=restrict(found.candidates, only))
+
+
+def _alike(asked: Sequence[Asked]) -> list[list[int]]:
+    """Requests whose lists can be chosen together."""
+    groups: dict[tuple[int, float, int, bool], list[int]] = {}
+    for place, one in enumerate(asked):
+        key = one.n, one.policy.config.diversity, id(one.filters), one.only is None
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def _barred(view: ItemView, user_rows: pa.Table, asked: Sequence[Asked]) -> list[Ints]:
+    """Per request, all item rows that its list must not hold."""
+    if not any(one.exclude_seen for one in asked):
+        return [one.barred for one in asked]
+    seen = seen_rows(user_rows, view.vocabulary)
+    return [
+        np.concatenate([own, one.barred]) if one.exclude_seen else one.barred
+        for own, one in zip(seen, asked, strict=True)
+    ]
+
+
+def _filled(column: pa.ChunkedArray) -> Bools:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return np.asarray(pc.fill_null(pc.list_value_length(column), 0)) > 0
+    return np.asarray(column.is_valid(), dtype=np.bool_)

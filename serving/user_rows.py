@@ -1,0 +1,70 @@
+"""The rows of features that requests are answered from: what the store knows, and anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.contract.online import UserRows, arrow_type
+from feature_repo.contract.schema import Entity
+from serving.anchors import with_anchors
+from serving.ids import Id
+from serving.online import UserFeatures
+from serving.query import Query
+from serving.release import Release
+from serving.stages import FEATURES, Run
+
+
+class UserReader:
+    """Reads the users of requests, of which there may be any number at once."""
+
+    def __init__(self, release: Release, online: UserFeatures) -> None:
+        self._about = release.about
+        self._users = release.retriever.encoder.users
+        self._half_life_days = release.retriever.half_life_days
+        self._features = release.schema.of(Entity.USER)
+        self._online = online
+
+    def read(self, user_ids: Sequence[Id]) -> UserRows:
+        """The users' features as of the release's clock; all null where nothing is known.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        return self._online.read(user_ids, self._about.now())
+
+    def rows(self, queries: Sequence[Query], run: Run) -> pa.Table:
+        """[B] rows of the requests' users, with the items that they have to do with now."""
+        user_ids = [query.user_id for query in queries]
+
+        def stored() -> pa.Table:
+            found = self.read(user_ids)
+            if self._lost(found):
+                run.name(FEATURES)
+            return found.table
+
+        rows = run.attempt(FEATURES, stored, lambda: self.nobodies(user_ids))
+        if not any(query.anchor_items for query in queries):
+            return rows
+        now_s = int(self._about.now().timestamp())
+        return pa.concat_tables(
+            with_anchors(rows.slice(place, 1), query.anchor_items, now_s, self._half_life_days)
+            for place, query in enumerate(queries)
+        )
+
+    def _lost(self, found: UserRows) -> bool:
+        """Whether the store lacks users that the models know: it was emptied, or they expired."""
+        lacking = ~np.asarray(found.found, dtype=np.bool_)
+        if not lacking.any():
+            return False
+        return bool((self._users.rows(found.table.column("user_id"))[lacking] > 0).any())
+
+    def nobodies(self, user_ids: Sequence[Id | None]) -> pa.Table:
+        """[B] rows of users of whom nothing is known."""
+        size = len(user_ids)
+        columns = {feature.name: pa.nulls(size, arrow_type(feature)) for feature in self._features}
+        times = pa.array([self._about.now()] * size, pa.timestamp("us", tz="UTC"))
+        ids = pa.array(user_ids, self._users.ids.type)
+        return pa.table({"user_id": ids, "event_timestamp": times, **columns})
