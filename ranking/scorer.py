@@ -25,6 +25,7 @@ from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
+from ranking.calibration import Calibration, load_calibration
 from ranking.features import Requests
 from ranking.inputs import InputEncoder, Inputs, Side, side_inputs
 from ranking.items import ItemSide
@@ -32,8 +33,10 @@ from ranking.network import NetworkConfig, RankerNetwork, SideInputs, Widths
 from ranking.rankers import make_network, shape_json, shape_of
 
 KIND = "ranker"
-SHAPE, WEIGHTS = "ranker.json", "network.safetensors"
-"""Files of a bundle, and of a member."""
+SHAPE, CALIBRATION = "ranker.json", "calibration.json"
+"""Files of a bundle; not every one has the second."""
+WEIGHTS = "network.safetensors"
+"""File of a member."""
 CHUNK = 65_536
 """Candidates that go through the network at once."""
 
@@ -69,7 +72,8 @@ class Prepared:
 class Scorer:
     """Scores the candidates of requests, by the inputs and the networks of the training.
 
-    ``inputs``, ``config``, ``members`` and ``rows``, those of the items, are what it was made of.
+    ``inputs``, ``config``, ``members``, ``rows``, those of the items, and ``calibration``, if there
+    is one, are what it was made of.
     """
 
     def __init__(
@@ -78,11 +82,13 @@ class Scorer:
         config: NetworkConfig,
         members: Sequence[Member],
         items: pa.Table,
+        calibration: Calibration | None = None,
     ) -> None:
         self.inputs = inputs
         self.config = config
         self.members = tuple(members)
         self.rows = items
+        self.calibration = calibration
         self._prepared: Prepared | None = None
         for member in self.members:
             member.network.eval()
@@ -105,7 +111,9 @@ class Scorer:
         inputs = InputEncoder.load(folder, config, sources, half_life_days)
         folders = [member_folder(folder, index) for index in range(num_members)]
         members = [_read_member(each, make_network(config, widths)) for each in folders]
-        return Scorer(inputs, config, members, items)
+        path = folder / CALIBRATION
+        calibration = load_calibration(path) if path.exists() else None
+        return Scorer(inputs, config, members, items, calibration)
 
     def prepare(self, item_vocabulary: Vocabulary) -> Prepared:
         """The items' part of the networks, for candidates named in a vocabulary: computed once.
@@ -131,7 +139,7 @@ class Scorer:
         item_vocabulary: Vocabulary,
         now_s: Ints | None = None,
     ) -> Floats:
-        """[N] scores aligned with ``candidates.item_row``: higher is better within a request.
+        """[N] logits aligned with ``candidates.item_row``: higher is better within a request.
 
         Args:
             user_rows: B rows of the ranker's user features, one a request.
@@ -148,6 +156,20 @@ class Scorer:
         encoder, days = self.inputs.encoder, self.inputs.half_life_days
         requests = Requests.of(user_rows, candidates, now, prepared.side, encoder.schema, days)
         return self._run(self.inputs.encode(user_rows, requests), prepared)
+
+    def probabilities(self, scores_N: Floats) -> npt.NDArray[np.float64]:
+        """[N] probabilities that candidates with these scores are bought, within the time of a
+        label window; they order candidates as the scores do.
+
+        Raises:
+            BadInput: the ranker was trained without a calibration.
+        """
+        if self.calibration is None:
+            raise BadInput(
+                "The ranker has no probabilities: train it with model.calibration.method=platt or "
+                "isotonic."
+            )
+        return self.calibration.probabilities(scores_N)
 
     def _run(self, inputs: Inputs, prepared: Prepared) -> Floats:
         scores = [torch.zeros(0)]

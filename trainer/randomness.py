@@ -14,3 +14,4 @@ class Stream(IntEnum):
     LAYERS = 4
     TABLES = 5
     NEIGHBOURS = 6
+    HELD_OUT = 7

@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from ranking.network import NetworkConfig
 from ranking.rankers import kind_of
 from ranking.wide_deep import WideDeepConfig
 from trainer.model_config import ModelConfig, require
+
+
+class Calibrator(Enum):
+    """How logits become probabilities."""
+
+    none = "none"
+    platt = "platt"
+    """A logistic curve: two numbers, for few purchases."""
+    isotonic = "isotonic"
+    """Any curve that rises, for thousands of purchases."""
+
+
+@dataclass
+class CalibrationConfig:
+    """Probabilities of a purchase beside the logits; lists stay as they are."""
+
+    method: Calibrator = Calibrator.none
+    """Fitted on ``validation``, or without one on users that are held out."""
+    held_out: float = 0.1
+    """Share of the users that are not trained on where there is no ``validation``."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.held_out < 1,
+            f"model.calibration.held_out must be in (0, 1); got {self.held_out}.",
+        )
 
 
 @dataclass
@@ -39,11 +66,17 @@ class RankerModelConfig(ModelConfig):
     """Candidates without a purchase that are drawn a request and epoch."""
     item_dropout: float = 0.1
     """Share of item ids replaced by "unknown" in training."""
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     @property
     def kind(self) -> str:
         """See ``ModelConfig``."""
         return kind_of(self.network)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether some users are kept for the calibration."""
+        return self.calibration.method is not Calibrator.none and self.validation is None
 
     def __post_init__(self) -> None:
         for name in ("listwise", "balance", "pointwise"):

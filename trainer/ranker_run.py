@@ -14,8 +14,10 @@ from retrieval.retriever import KIND
 from trainer.config import RunConfig
 from trainer.distributed import Process
 from trainer.ranker_config import RankerModelConfig
+from trainer.ranker_inputs import encode_windows
 from trainer.ranker_members import Members, write_bundle
-from trainer.ranker_rows import SERVICE, Rows, Window, encode_windows
+from trainer.ranker_rows import Rows
+from trainer.ranker_windows import SERVICE, Part, Window
 from trainer.runs import Run
 from trainer.sets import TrainingSet
 
@@ -39,15 +41,28 @@ def train(config: RunConfig, model: RankerModelConfig, process: Process) -> Path
     if run.result is not None:
         log.info("%s is finished already: %s", run.folder, run.result)
         return run.folder
-    windows = [
-        Window.open(bundle, dataset, new_only=model.new_only, before=config.cutoff)
-        for bundle in bundles
-    ]
-    inputs, rows = encode_windows(windows, model.network, dataset)
+    inputs, rows, held_out = _encoded(config, model, bundles, dataset)
     _log_rows(rows, inputs)
-    members = Members(config, model, inputs, rows, _judged(model, dataset, inputs), process)
+    judged = _judged(model, dataset, inputs)
+    members = Members(config, model, inputs, rows, judged, held_out, process)
     run.finish(write_bundle(members, run, dataset))
     return run.folder
+
+
+def _encoded(
+    config: RunConfig, model: RankerModelConfig, bundles: list[Path], dataset: Dataset
+) -> tuple[InputEncoder, Rows, Rows | None]:
+    """What is trained on, and the users of the latest window that are held out, if any are."""
+
+    def opened(bundle: Path, held_out: bool = False) -> Window:
+        part = Part(model.calibration.held_out, config.seed, held_out) if model.holds_out else None
+        new_only, before = model.new_only, config.cutoff
+        return Window.open(bundle, dataset, new_only=new_only, before=before, part=part)
+
+    windows = [opened(bundle) for bundle in bundles]
+    inputs, rows = encode_windows(windows, model.network, dataset)
+    held = opened(bundles[0], held_out=True).encode(inputs) if model.holds_out else None
+    return inputs, rows, held
 
 
 def _bundles(config: RunConfig, model: RankerModelConfig) -> list[Path]:

@@ -181,3 +181,10 @@ def test_the_score_is_the_mean_of_the_members(tmp_path: Path) -> None:
     alone = [by_hand(inputs, member, 3) for member in members]
     assert float(np.std(alone, axis=0).min()) > 0
     np.testing.assert_allclose(scores, sum(alone) / 3, rtol=1e-4, atol=1e-5)
+
+
+def test_a_ranker_without_a_calibration_has_no_probabilities(bundle: Bundle) -> None:
+    scorer = Scorer.load(bundle[0], shop.item_rows())
+
+    with pytest.raises(BadInput, match=r"train it with model\.calibration\.method"):
+        scorer.probabilities(np.zeros(3, np.float32))

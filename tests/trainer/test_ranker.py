@@ -28,20 +28,13 @@ from trainer.distributed import Device, Process, process_group
 from trainer.loop import Stopped
 from trainer.ranker import RankerTask
 from trainer.ranker_batches import hits_of, make_batch, ranking_metrics, sampled
-from trainer.ranker_config import RankerModelConfig
+from trainer.ranker_config import CalibrationConfig, Calibrator, RankerModelConfig
+from trainer.ranker_inputs import balanced_rows, encode_windows
 from trainer.ranker_losses import listwise_loss, request_weights
 from trainer.ranker_members import Members, write_bundle
-from trainer.ranker_rows import (
-    Rows,
-    Window,
-    balanced_rows,
-    encode_windows,
-    joined,
-    labelled,
-    require_labels,
-    targets_of,
-)
+from trainer.ranker_rows import Rows
 from trainer.ranker_run import train
+from trainer.ranker_windows import Part, Window, joined, labelled, require_labels, targets_of
 from trainer.runs import Run
 from trainer.sets import TrainingSet
 from trainer.sharding_config import ShardingConfig
@@ -151,7 +144,7 @@ def make_members(
     dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, **model: object
 ) -> Members:
     made, task = config(dataset), make_task(dataset, encoded, process, **model)
-    return Members(made, task.model, *encoded, encoded[1], process)
+    return Members(made, task.model, *encoded, encoded[1], None, process)
 
 
 def test_members_are_trained_from_seeds_of_their_own_and_averaged(
@@ -202,6 +195,40 @@ def test_members_that_were_stopped_go_on_as_if_nothing_had_happened(
             for name in ("whole", "cut")
         )
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_calibrated_ranker_ranks_as_before_and_has_probabilities(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+) -> None:
+    window, scores, metrics = make_window(), {}, {}
+    for method in (Calibrator.none, Calibrator.platt):
+        calibration = CalibrationConfig(method)
+        made = make_members(dataset, encoded, process, members=2, calibration=calibration)
+        metrics[method] = write_bundle(made, make_run(tmp_path / method.value, process), dataset)
+        scorer = Scorer.load(tmp_path / method.value / "ranker", window.item_rows)
+        scores[method] = scorer.score(window.user_rows, window.candidates, window.vocabulary)
+
+    logits = scores[Calibrator.platt]
+    np.testing.assert_array_equal(logits, scores[Calibrator.none])
+    said = scorer.probabilities(logits)
+    assert said.mean() == pytest.approx(window.labels.mean(), rel=0.01)
+    assert said[logits.argmax()] == said.max() > said.min()
+    before, after = (metrics[method] for method in (Calibrator.none, Calibrator.platt))
+    assert after.pop("ece") < after.pop("ece_before")
+    assert after == before
+
+
+def test_held_out_users_are_the_same_in_every_window() -> None:
+    users = shop.user_rows()
+    held, kept = (Part(0.25, seed=0, held_out=held) for held in (True, False))
+
+    ids = [set(part.of(users)["user_id"].to_pylist()) for part in (held, kept)]
+
+    assert not ids[0] & ids[1]
+    assert ids[0] | ids[1] == set(users["user_id"].to_pylist())
+    assert 0 < len(ids[0]) < len(ids[1])
+    later = set(held.of(users.slice(10))["user_id"].to_pylist())
+    assert later == ids[0] & set(users.slice(10)["user_id"].to_pylist())
 
 
 def make_run(folder: Path, process: Process) -> Run:

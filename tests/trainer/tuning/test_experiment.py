@@ -19,7 +19,8 @@ from trainer.config import compose
 from trainer.distributed import Process
 from trainer.ranker import RankerTask
 from trainer.ranker_config import RankerModelConfig
-from trainer.ranker_rows import Window, encode_windows, labelled, targets_of
+from trainer.ranker_inputs import encode_windows
+from trainer.ranker_windows import Window, labelled, targets_of
 from trainer.tuning.experiment import METRICS, Experiment
 
 
