@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -46,10 +47,12 @@ def make_task(dataset: Dataset, process: Process, folder: Path, *overrides: str)
     return NcfTask(config, config.model, dataset, sessions, process, folder)
 
 
-@pytest.fixture
-def task(shop_dataset: Dataset, process: Process, tmp_path: Path) -> NcfTask:
-    """A small model."""
-    return make_task(shop_dataset, process, tmp_path)
+@pytest.fixture(scope="module")
+def task(
+    shop_dataset: Dataset, process: Process, tmp_path_factory: pytest.TempPathFactory
+) -> NcfTask:
+    """Return a small model; tests must not change it."""
+    return make_task(shop_dataset, process, tmp_path_factory.mktemp("ncf"))
 
 
 def test_a_run_is_trained_judged_and_read_back(
@@ -93,8 +96,11 @@ def test_the_source_scores_as_the_network_does(task: NcfTask) -> None:
     np.testing.assert_allclose(source.logits(*pairs), expected.ravel(), rtol=1e-4, atol=1e-5)
 
 
-def test_each_part_has_a_loss_of_its_own_until_they_are_one(task: NcfTask) -> None:
+def test_each_part_has_a_loss_of_its_own_until_they_are_one(
+    task: NcfTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (batch, *_) = task.batches(0, 0)
+    monkeypatch.setattr(task, "_network", copy.deepcopy(task.dense))
     losses = {}
     for step in (task.pretrain_steps - 1, task.pretrain_steps):
         inputs = task.prepare(batch, step)
@@ -131,9 +137,9 @@ def test_items_are_drawn_anew_in_every_epoch(task: NcfTask) -> None:
     assert torch.equal(places[0], places[2])
 
 
-def test_a_share_of_the_users_is_hidden(task: NcfTask) -> None:
+def test_a_share_of_the_users_is_hidden(task: NcfTask, monkeypatch: pytest.MonkeyPatch) -> None:
     (batch, *_) = task.batches(0, 0)
-    task.model.user_dropout = 0.5
+    monkeypatch.setattr(task.model, "user_dropout", 0.5)
 
     hidden = [(task._hidden_users(batch, step) == 0).mean() for step in range(50)]
 
