@@ -96,6 +96,7 @@ user_history = FeatureView(
         _state("history_first_s", Array(Int64)),
         _state("history_last_s", Array(Int64)),
         _state("history_gap_sq", Array(Float32)),
+        _state("history_gap_last", Array(Float32)),
     ],
 )
 
@@ -155,6 +156,7 @@ item_activity = FeatureView(
         _numeric("purchases_28d", Int64),
         _numeric("first_buyers_28d", Int64),
         _numeric("repeat_rate"),
+        _numeric("gap_usual"),
         _numeric("trend"),
         _numeric("price_28d"),
         _numeric("price_usual"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -52,7 +53,7 @@ def parse_time(text: str) -> datetime:
 class Dataset:
     """One shop's data on disk.
 
-    ``edges`` are t0 < t1 < t2 < t3: the start of the ranker's first label window, of the
+    ``edges`` are t0 < t1 < t2 < t3: the start of the ranker's latest label window, of the
     validation window, of the test window, and the end of the data.
     """
 
@@ -64,6 +65,8 @@ class Dataset:
     start: datetime
     end: datetime
     edges: tuple[datetime, datetime, datetime, datetime]
+    earlier: tuple[datetime, ...] = ()
+    """Rising starts of label windows before t0; the last is t-1, the one before it t-2."""
     history_items: int = 200
     half_life_days: float = 56.0
     columns: dict[str, list[str]] = field(default_factory=dict)
@@ -72,8 +75,9 @@ class Dataset:
     """Rows kept and rows dropped, by reason."""
 
     def __post_init__(self) -> None:
-        if list(self.edges) != sorted(set(self.edges)):
-            raise BadInput(f"The window edges of {self.name} must rise: got {self.edges}.")
+        every = (*self.earlier, *self.edges)
+        if list(every) != sorted(set(every)):
+            raise BadInput(f"The window edges of {self.name} must rise: got {every}.")
 
     @property
     def canonical(self) -> Path:
@@ -90,14 +94,23 @@ class Dataset:
         """Folder of the training sets."""
         return self.root / "sets"
 
+    @property
+    def named_edges(self) -> dict[str, datetime]:
+        """Name -> time of every edge, rising: ``t-1`` and the like, then ``t0``..``t3``."""
+        every = (*self.earlier, *self.edges)
+        return {f"t{place - len(self.earlier)}": edge for place, edge in enumerate(every)}
+
     def edge(self, name: str) -> datetime:
-        """The time of ``t0``..``t3``, or of an ISO time.
+        """The time of an edge by its name, or of an ISO time.
 
         Raises:
             BadInput: neither an edge's name nor a time.
         """
-        if len(name) == 2 and name[0] == "t" and name[1] in "0123":
-            return self.edges[int(name[1])]
+        named = self.named_edges
+        if name in named:
+            return named[name]
+        if re.fullmatch(r"t-?[0-9]+", name):
+            raise BadInput(f"The data set {self.name} has the edges {list(named)}; got {name!r}.")
         return parse_time(name)
 
     def save(self) -> Path:
@@ -106,7 +119,8 @@ class Dataset:
         value["format"] = FORMAT
         value["root"] = str(self.root.resolve())
         value["start"], value["end"] = self.start.isoformat(), self.end.isoformat()
-        value["edges"] = [edge.isoformat() for edge in self.edges]
+        for name in ("edges", "earlier"):
+            value[name] = [edge.isoformat() for edge in getattr(self, name)]
         path = self.root / "dataset.json"
         write_json(path, value)
         return path
@@ -126,7 +140,9 @@ class Dataset:
             value["user_id"], value["item_id"] = IdType(value["user_id"]), IdType(value["item_id"])
             value["clock"] = Clock(value["clock"])
             value["start"], value["end"] = parse_time(value["start"]), parse_time(value["end"])
-            value["edges"] = tuple(parse_time(edge) for edge in value["edges"])
+            value.setdefault("earlier", ())
+            for name in ("edges", "earlier"):
+                value[name] = tuple(parse_time(edge) for edge in value[name])
             return Dataset(**value)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} does not describe a data set: {error!r}") from error

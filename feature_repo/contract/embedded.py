@@ -12,8 +12,8 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.dataset import REPOSITORY
@@ -57,40 +57,36 @@ def embedded_url(folder: Path) -> str:
 
 
 def connect(url: str | None = None, timeout_s: float = 1.0) -> Redis:
-    """A client of the online store.
+    """A client of the online store; of a Redis Cluster where the URL ends in ``?cluster=true``.
 
     Raises:
         ConfigError: the URL is not a Redis URL.
-        StoreUnavailable: the embedded server does not start.
+        StoreUnavailable: the embedded server does not start, or a cluster does not answer.
     """
     from redis import Redis
+    from redis.cluster import RedisCluster
+    from redis.exceptions import RedisClusterException, RedisError
 
     chosen = online_url() if url is None else url
+    plain, is_cluster = split_cluster(chosen)
+    limits: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     try:
-        return Redis.from_url(chosen, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+        if is_cluster:
+            # It has the methods of a plain client.
+            return cast("Redis", RedisCluster.from_url(plain, **limits))
+        return Redis.from_url(plain, **limits)
     except ValueError as error:
         raise ConfigError(f"{URL_VARIABLE}={chosen!r} is not a Redis URL: {error}") from error
+    except (RedisError, RedisClusterException, OSError) as error:
+        raise StoreUnavailable(f"The online store does not answer: {error}") from error
 
 
-def feast_connection_string(url: str) -> str:
-    """Translate a Redis URL into the form that Feast takes, ``host:port,key=value``.
-
-    Raises:
-        ConfigError: the URL is not ``redis://`` or ``rediss://``.
-    """
+def split_cluster(url: str) -> tuple[str, bool]:
+    """A URL without its ``cluster=true``, and whether it had that."""
     parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ConfigError(f"{URL_VARIABLE}={url!r} must look like redis://host:6379/0.")
-    settings: dict[str, Any] = {"db": parts.path.strip("/") or "0"}
-    if parts.scheme == "rediss":
-        settings["ssl"] = "true"
-    if parts.username:
-        settings["username"] = unquote(parts.username)
-    if parts.password:
-        settings["password"] = unquote(parts.password)
-    settings.update(parse_qsl(parts.query))
-    pairs = ",".join(f"{key}={value}" for key, value in settings.items())
-    return f"{parts.hostname}:{parts.port or 6379},{pairs}"
+    query = dict(parse_qsl(parts.query))
+    is_cluster = query.pop("cluster", "false").lower() in ("true", "yes", "1")
+    return urlunsplit(parts._replace(query=urlencode(query))), is_cluster
 
 
 @contextlib.contextmanager

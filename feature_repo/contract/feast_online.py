@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
+from redis import asyncio as redis_asyncio
 
-from feature_repo.contract.embedded import feast_connection_string, online_url
+from feature_repo.contract.embedded import connect, online_url, split_cluster
 
 TYPE = "feature_repo.contract.feast_online.ShopRedisOnlineStore"
+TIMEOUT_S = 60.0
+"""For one answer; the store may be busy saving its data."""
 
 
 class ShopRedisOnlineStoreConfig(RedisOnlineStoreConfig):
@@ -27,6 +30,12 @@ class ShopRedisOnlineStore(RedisOnlineStore):
 
     def _get_client(self, online_store_config: Any) -> Any:
         if self._client is None and not online_store_config.connection_string:
-            text = feast_connection_string(online_url())
-            online_store_config = online_store_config.model_copy(update={"connection_string": text})
+            self._client = connect(timeout_s=TIMEOUT_S)
         return super()._get_client(online_store_config)
+
+    async def _get_client_async(self, online_store_config: Any) -> Any:
+        if self._client_async is None and not online_store_config.connection_string:
+            url, is_cluster = split_cluster(online_url())
+            kind = redis_asyncio.RedisCluster if is_cluster else redis_asyncio.Redis
+            self._client_async = kind.from_url(url, socket_timeout=TIMEOUT_S)
+        return await super()._get_client_async(online_store_config)

@@ -109,14 +109,14 @@ class OnlineReader:
         return UserRows(table, [any(value is not None for value in reply) for reply in replies])
 
     def _fetch(self, keys: list[bytes]) -> list[list[bytes | None]]:
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError
 
         try:
             pipeline = self._client.pipeline(transaction=False)
             for key in keys:
                 pipeline.hmget(key, self._fields)
             return pipeline.execute()  # type: ignore[no-any-return]
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             raise StoreUnavailable(f"The online store does not answer: {error}") from error
 
     def _columns(self, replies: list[list[bytes | None]], now: datetime) -> dict[str, pa.Array]:

@@ -223,6 +223,11 @@ def _own_gap_deviation(pairs: Pairs) -> Floats:
     return pairs.own(_gap_deviation(pairs.history))
 
 
+def _own_gap_last(pairs: Pairs) -> Floats:
+    """Days between the last two purchases."""
+    return pairs.own(np.where(pairs.history.count > 1, pairs.history.gap_last, np.nan))
+
+
 def _own_due(pairs: Pairs) -> Floats:
     """Days since the last purchase over the usual gap: 1 is exactly due."""
     return pairs.own(pairs.ages_days / np.maximum(_gap_mean(pairs.history), 0.5))
@@ -332,6 +337,7 @@ _FUNCTIONS: dict[str, Callable[[Pairs], Floats]] = {
     "own_acceleration": _own_acceleration,
     "own_gap_mean": _own_gap_mean,
     "own_gap_deviation": _own_gap_deviation,
+    "own_gap_last": _own_gap_last,
     "own_due": _own_due,
     "own_overdue": _own_overdue,
     "department_share": _group_share("department"),

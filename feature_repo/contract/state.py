@@ -29,6 +29,7 @@ HISTORY_COLUMNS = (
     "history_first_s",
     "history_last_s",
     "history_gap_sq",
+    "history_gap_last",
 )
 """The parallel lists of the view ``user_history``, most recent item first."""
 
@@ -40,7 +41,8 @@ class ItemState:
     """What one user did with one item.
 
     ``weight`` is the sum over purchases of 2^-(age/half-life) as of ``last_s``; ``gap_sq`` is
-    the sum of the squared gaps between consecutive purchases, in days squared.
+    the sum of the squared gaps between consecutive purchases, in days squared; ``gap_last`` is the
+    latest of those gaps in days, 0 where there is none.
     """
 
     count: int
@@ -48,6 +50,7 @@ class ItemState:
     first_s: int
     last_s: int
     gap_sq: float
+    gap_last: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class UserState:
             "history_first_s": [state.first_s for state in states],
             "history_last_s": [state.last_s for state in states],
             "history_gap_sq": [state.gap_sq for state in states],
+            "history_gap_last": [state.gap_last for state in states],
         }
 
     @staticmethod
@@ -81,10 +85,7 @@ class UserState:
             lengths = {n: len(c) for n, c in zip(HISTORY_COLUMNS, columns, strict=True)}
             raise BadInput(f"The history lists must be equally long; got {lengths}.")
         return UserState(
-            tuple(
-                (item_id, ItemState(count, weight, first_s, last_s, gap_sq))
-                for item_id, count, weight, first_s, last_s, gap_sq in zip(*columns, strict=True)
-            )
+            tuple((item_id, ItemState(*values)) for item_id, *values in zip(*columns, strict=True))
         )
 
 
@@ -127,6 +128,7 @@ def _bought(old: ItemState | None, time_s: int, half_life_days: float) -> ItemSt
         weight=1.0 + old.weight * 2.0 ** (-gap_days / half_life_days),
         last_s=time_s,
         gap_sq=old.gap_sq + gap_days**2,
+        gap_last=gap_days,
     )
 
 
@@ -145,6 +147,8 @@ class Histories:
     last_s: npt.NDArray[np.int64]
     gap_sq: npt.NDArray[np.float32]
     """[N] days squared."""
+    gap_last: npt.NDArray[np.float32]
+    """[N] days; 0 where the item was bought once."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -160,6 +164,7 @@ class Histories:
             self.first_s[part],
             self.last_s[part],
             self.gap_sq[part],
+            self.gap_last[part],
         )
 
     def weight_at(
@@ -182,6 +187,7 @@ class Histories:
             _numbers(table, "history_first_s", offsets, np.int64),
             _numbers(table, "history_last_s", offsets, np.int64),
             _numbers(table, "history_gap_sq", offsets, np.float32),
+            _numbers(table, "history_gap_last", offsets, np.float32),
         )
 
 

@@ -75,7 +75,7 @@ def _content(number: int, body: bytes) -> Any:
         return [part.decode() for part in parts] if number == _STRING_LIST else parts
     packed = b"".join(_parts(body))
     if number in (_INT32_LIST, _INT64_LIST, _UNIX_LIST, _BOOL_LIST):
-        return _varints(packed)
+        return decode_varints(packed)
     if number in (_FLOAT_LIST, _DOUBLE_LIST):
         return np.frombuffer(packed, dtype="<f4" if number == _FLOAT_LIST else "<f8")
     raise ArtifactError(f"The online store holds a value of type number {number}; none is in use.")
@@ -109,8 +109,8 @@ def _signed(raw: int) -> int:
     return raw - (1 << 64) if raw >= 1 << 63 else raw
 
 
-def _varints(packed: bytes) -> npt.NDArray[np.int64]:
-    """All varints of a packed field, decoded at once."""
+def decode_varints(packed: bytes) -> npt.NDArray[np.int64]:
+    """All varints of a packed field as signed 64-bit integers, decoded at once."""
     data = np.frombuffer(packed, dtype=np.uint8)
     if not len(data):
         return np.zeros(0, dtype=np.int64)

@@ -102,6 +102,7 @@ def finish(
     first, last = _span(connection, staged)
     edges = _edges(connection, config, staged, first, last)
     start = windows.snapshot_edges(first, last, edges, config.snapshot_days, config.zone)[0]
+    earlier = windows.earlier_edges(first, edges, config.zone)
     counts = dict(staged.counts)
     (config.folder / "dataset.json").unlink(missing_ok=True)  # nobody reads half of a change
     for table in ("events", "users", "items", "item_context"):
@@ -117,6 +118,7 @@ def finish(
         start=start,
         end=last + timedelta(seconds=1),
         edges=edges,
+        earlier=earlier,
         history_items=config.history_items,
         half_life_days=config.half_life_days,
         columns=_filled_columns(connection, config.folder / "canonical"),

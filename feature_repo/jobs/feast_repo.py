@@ -33,6 +33,8 @@ offline_store:
   type: duckdb
 online_store:
   type: feature_repo.contract.feast_online.ShopRedisOnlineStore
+batch_engine:
+  type: feature_repo.jobs.redis_engine.RedisComputeEngine
 """
 
 

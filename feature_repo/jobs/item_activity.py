@@ -28,6 +28,7 @@ COLUMNS = {
     "purchases_28d": "BIGINT",
     "first_buyers_28d": "BIGINT",
     "repeat_rate": "FLOAT",
+    "gap_usual": "FLOAT",
     "trend": "FLOAT",
     "price_28d": "FLOAT",
     "price_usual": "FLOAT",
@@ -84,7 +85,8 @@ def _stage_items(
         f"""
         CREATE OR REPLACE TEMP TABLE item_purchases AS
         SELECT item_id, user_id, event_timestamp AS bought_at, quantity, price, list_price,
-               row_number() OVER same AS nth, lead(event_timestamp) OVER same AS next_at
+               row_number() OVER same AS nth, lead(event_timestamp) OVER same AS next_at,
+               epoch(event_timestamp - lag(event_timestamp) OVER same) / 86400 AS gap_days
         FROM {events} WHERE event_type = {text(PURCHASE)} AND {condition}
         WINDOW same AS (PARTITION BY item_id, user_id ORDER BY event_timestamp)
         """
@@ -103,6 +105,7 @@ def _query(has_promotions: bool) -> str:
             SELECT item_id, just_before AS event_timestamp, {columns}
             FROM (
                 SELECT grid.*, repeaters / buyers_total AS repeat_rate,
+                       exp(log_gaps / nullif(gaps, 0)) AS gap_usual,
                        {_or_zero("buyers_28d")}, {_or_zero("buyers_7d")},
                        {_or_zero("purchases_28d")}, {_or_zero("first_buyers_28d")},
                        ln((1 + coalesce(recent.buyers_28d, 0)) / (1 + coalesce(buyers_before, 0)))
@@ -132,20 +135,26 @@ def _promotion(column: str, has_promotions: bool) -> str:
 _GRID = """
     SELECT first_sales.item_id, edges.edge, just_before, first_sold_s,
            sum(coalesce(first_purchases, 0)) OVER past AS buyers_total,
-           sum(coalesce(second_purchases, 0)) OVER past AS repeaters
+           sum(coalesce(second_purchases, 0)) OVER past AS repeaters,
+           fsum(coalesce(new_log_gaps, 0)) OVER past AS log_gaps,
+           sum(coalesce(new_gaps, 0)) OVER past AS gaps
     FROM (
         SELECT item_id, min(bought_at) AS first_at, epoch(min(bought_at))::BIGINT AS first_sold_s
         FROM item_purchases GROUP BY 1) AS first_sales
     JOIN edges ON edges.edge > first_sales.first_at
     LEFT JOIN (
         SELECT item_id, edge, count(*) FILTER (WHERE nth = 1) AS first_purchases,
-               count(*) FILTER (WHERE nth = 2) AS second_purchases
+               count(*) FILTER (WHERE nth = 2) AS second_purchases,
+               fsum(ln(gap_days)) FILTER (WHERE gap_days >= 0.5) AS new_log_gaps,
+               count(*) FILTER (WHERE gap_days >= 0.5) AS new_gaps
         FROM item_purchases ASOF JOIN edges ON item_purchases.bought_at < edges.edge
-        WHERE nth <= 2 GROUP BY ALL) AS news
+        GROUP BY ALL) AS news
     ON news.item_id = first_sales.item_id AND news.edge = edges.edge
     WINDOW past AS (PARTITION BY first_sales.item_id ORDER BY edges.edge)
 """
-"""An item from the first edge after its first sale; buyers and repeat buyers until then."""
+"""An item from the first edge after its first sale; until then its buyers, its repeat buyers and
+the days between two purchases of one user, of which the geometric mean is taken (two on one day are
+one errand)."""
 
 _RECENT = """
     SELECT item_id, edge,

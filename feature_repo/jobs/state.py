@@ -96,9 +96,8 @@ def make_state(config: JobConfig) -> Dataset:
 def edges_of(dataset: Dataset, config: DataConfig) -> list[datetime]:
     """Every snapshot's time, rising."""
     last = dataset.end - timedelta(seconds=1)
-    return windows.snapshot_edges(
-        dataset.start, last, dataset.edges, config.snapshot_days, config.zone
-    )
+    edges = (*dataset.earlier, *dataset.edges)
+    return windows.snapshot_edges(dataset.start, last, edges, config.snapshot_days, config.zone)
 
 
 def stage_of(config: DataConfig, dataset: Dataset) -> Stage:

@@ -23,11 +23,13 @@ from tqdm import tqdm
 from feature_repo.contract.artifacts import atomic_folder, sha256_file, write_json
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import BadInput
+from feature_repo.contract.events import EventType, target_column
 from feature_repo.contract.schema import Entity, Schema
-from feature_repo.jobs import feast_repo
+from feature_repo.jobs import feast_repo, label_window
 from feature_repo.jobs.canonical import PURCHASE
 from feature_repo.jobs.config import SetKind, TrainingSetConfig
 from feature_repo.jobs.database import connect, parquet, row, text, write_parquet
+from feature_repo.jobs.label_window import LabelWindow
 from feature_repo.jobs.stage import Stage
 from feature_repo.jobs.user_history import TIMESTAMP
 
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 
 BEFORE = timedelta(microseconds=1)
 MIXED_ROW_GROUP = 10_240
+TARGET = target_column(EventType.PURCHASE)
 FILES = ("schema.json", "users.parquet", "items.parquet", "set.json")
 
 
@@ -69,7 +72,7 @@ class Request:
     def folder(self) -> Path:
         """``sets/<service>-<kind>-<cutoff>``."""
         name = self.cutoff_name
-        if len(name) != 2:
+        if name not in self.dataset.named_edges:
             name = self.cutoff.strftime("%Y%m%dT%H%M%SZ")
         return self.dataset.sets / f"{self.service}-{self.kind.value}-{name}"
 
@@ -118,7 +121,7 @@ def _stage(request: Request, schema: Schema) -> Stage:
         inputs=[dataset.canonical / "events.parquet", *inputs],
         settings=settings,
         outputs=[request.folder / name for name in FILES],
-        code=[feast_repo, sys.modules[__name__]],
+        code=[feast_repo, label_window, sys.modules[__name__]],
     )
 
 
@@ -136,7 +139,7 @@ class _Job:
         """Write ``users.parquet``; return its rows."""
         target = folder / "users.parquet"
         if self.request.kind is SetKind.users:
-            return self._join(_users(self.request), Entity.USER, target)
+            return self._join(_users(self.request, self._labels()), Entity.USER, target)
         earlier = None if force else self._earlier()
         with tempfile.TemporaryDirectory(prefix=".join.", dir=folder.parent) as scratch:
             joined = Path(scratch) / "joined.parquet"
@@ -154,15 +157,21 @@ class _Job:
         )
         return self._join(query, Entity.ITEM, folder / "items.parquet")
 
+    def _labels(self) -> LabelWindow | None:
+        request = self.request
+        if request.until is None:
+            return None
+        events = request.dataset.canonical / "events.parquet"
+        return LabelWindow.of(self.connection, events, request.cutoff, request.until)
+
     def _earlier(self) -> Request | None:
         """The latest unchanged set of the same sessions up to an earlier edge, if there is one.
 
         A session's row does not depend on the cut-off, so that set's rows are taken as they are.
         """
         request = self.request
-        for number in (3, 2, 1, 0):
-            edge = request.dataset.edges[number]
-            earlier = replace(request, cutoff_name=f"t{number}", cutoff=edge)
+        for name, edge in reversed(request.dataset.named_edges.items()):
+            earlier = replace(request, cutoff_name=name, cutoff=edge)
             if edge < request.cutoff and _stage(earlier, self.schema).is_current():
                 return earlier
         return None
@@ -230,28 +239,23 @@ def _sessions(request: Request, since: datetime | None) -> str:
     later = f"AND event_timestamp >= {text(since)}" if since is not None else ""
     return f"""
         SELECT user_id, event_timestamp - INTERVAL 1 MICROSECOND AS event_timestamp,
-               list(item_id ORDER BY item_id) AS target_item_id
+               list(item_id ORDER BY item_id) AS {TARGET}
         FROM {_events(request)} WHERE {_before(request.cutoff)} {later}
         GROUP BY ALL ORDER BY user_id, event_timestamp
     """
 
 
-def _users(request: Request) -> str:
+def _users(request: Request, labels: LabelWindow | None) -> str:
     """One row a user with a purchase before the cut-off."""
-    events, target = _events(request), "NULL"
-    if request.until is not None:
-        window = f"{_before(request.until)} AND event_timestamp >= {text(request.cutoff)}"
-        target = "coalesce(items, [])"
-        bought = f"""LEFT JOIN (
-            SELECT user_id, list(DISTINCT item_id ORDER BY item_id) AS items
-            FROM {events} WHERE {window} GROUP BY 1) USING (user_id)"""
-    else:
-        bought = ""
+    events = _events(request)
     item_type = f"(SELECT any_value([item_id]) FROM {events} WHERE false)"
+    filled, joined = f"coalesce(NULL, {item_type}) AS {TARGET}", ""
+    if labels is not None:
+        filled = ", ".join(f"coalesce({name}, []) AS {name}" for name in labels.columns)
+        joined = f"LEFT JOIN ({labels.query}) USING (user_id)"
     return f"""
-        SELECT user_id, {_query_time(request)} AS event_timestamp,
-               coalesce({target}, {item_type}) AS target_item_id
-        FROM (SELECT DISTINCT user_id FROM {events} WHERE {_before(request.cutoff)}) {bought}
+        SELECT user_id, {_query_time(request)} AS event_timestamp, {filled}
+        FROM (SELECT DISTINCT user_id FROM {events} WHERE {_before(request.cutoff)}) {joined}
         ORDER BY user_id
     """
 
@@ -270,8 +274,8 @@ def _with_features(
     if not found.column(keys[0]).equals(chunk.column(keys[0])):
         raise BadInput("Feast returned other rows than it was asked for; please report this.")
     found = found.set_column(1, "event_timestamp", times)
-    if "target_item_id" in chunk.column_names:
-        found = found.append_column("target_item_id", chunk.column("target_item_id"))
+    for name in chunk.column_names[len(keys) :]:
+        found = found.append_column(name, chunk.column(name))
     return found
 
 

@@ -33,6 +33,7 @@ def history_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
             "history_first_s": pa.list_(pa.int64()),
             "history_last_s": pa.list_(pa.int64()),
             "history_gap_sq": pa.list_(pa.float32()),
+            "history_gap_last": pa.list_(pa.float32()),
         }
     )
 
@@ -92,7 +93,8 @@ def _stage_item_states(connection: duckdb.DuckDBPyConnection, dataset: Dataset) 
                min(time_s) OVER life AS first_s, count(*) OVER life AS count,
                (sum({grown}) OVER life / {grown})::FLOAT AS weight,
                sum(CASE WHEN anew THEN 0.0 ELSE pow((time_s - previous_s) / {DAY_S}, 2) END)
-                   OVER life::FLOAT AS gap_sq
+                   OVER life::FLOAT AS gap_sq,
+               (CASE WHEN anew THEN 0.0 ELSE (time_s - previous_s) / {DAY_S} END)::FLOAT AS gap_last
         FROM lives WINDOW life AS (PARTITION BY user_id, item_id, life ORDER BY time_s)
         """
     )

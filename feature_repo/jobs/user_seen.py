@@ -37,7 +37,8 @@ def seen_items(
     ``event_timestamp`` is the user's last purchase before the edge; a user without one between
     two edges has one row for both.
     """
-    edges = ", ".join(f"({text(edge)}::TIMESTAMPTZ)" for edge in (*dataset.edges, dataset.end))
+    times = (*dataset.earlier, *dataset.edges, dataset.end)
+    edges = ", ".join(f"({text(time)}::TIMESTAMPTZ)" for time in times)
     query = f"""
         WITH stops AS (SELECT epoch(edge) AS stop_s FROM (VALUES {edges}) t(edge)),
         last AS (

@@ -12,6 +12,11 @@ DEFAULT_WINDOW_DAYS = 28
 HISTORY_WINDOWS = 8
 """Windows of history that must remain before t0."""
 
+EARLIER_WINDOWS = 3
+"""Label windows before t0, at most; rankers may learn of them too."""
+EARLIER_HISTORY = 4
+"""Windows of history that must remain before the first of those."""
+
 Edges = tuple[datetime, datetime, datetime, datetime]
 
 
@@ -75,6 +80,13 @@ def window_edges(
     return t0, t1, t2, t3
 
 
+def earlier_edges(first: datetime, edges: Edges, zone: ZoneInfo) -> tuple[datetime, ...]:
+    """Rising starts of windows before t0, as long as [t0, t1), that have history before them."""
+    days = (edges[1].astimezone(zone).date() - edges[0].astimezone(zone).date()).days
+    found = [shift_days(edges[0], -step * days, zone) for step in range(EARLIER_WINDOWS, 0, -1)]
+    return tuple(t for t in found if shift_days(t, -EARLIER_HISTORY * days, zone) >= first)
+
+
 def _fitting_days(first: datetime, until: datetime, windows: int) -> int:
     days = min(DEFAULT_WINDOW_DAYS, (until - first) // timedelta(days=windows))
     if days < 1:
@@ -86,21 +98,22 @@ def _fitting_days(first: datetime, until: datetime, windows: int) -> int:
 
 
 def snapshot_edges(
-    first: datetime, last: datetime, edges: Edges, days: int, zone: ZoneInfo
+    first: datetime, last: datetime, edges: Sequence[datetime], days: int, zone: ZoneInfo
 ) -> list[datetime]:
-    """Rising times every ``days`` days around t2, and t0..t3.
+    """Rising times every ``days`` days around t2, the last edge but one, and all edges.
 
     The first is at or before ``first``, the last is after ``last``.
     """
+    t2 = edges[-2]
     found = set(edges)
     step = 0
-    while shift_days(edges[2], step, zone) > first:
+    while shift_days(t2, step, zone) > first:
         step -= days
-        found.add(shift_days(edges[2], step, zone))
+        found.add(shift_days(t2, step, zone))
     step = 0
-    while shift_days(edges[2], step, zone) <= last:
+    while shift_days(t2, step, zone) <= last:
         step += days
-        found.add(shift_days(edges[2], step, zone))
+        found.add(shift_days(t2, step, zone))
     return sorted(found)
 
 

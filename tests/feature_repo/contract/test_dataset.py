@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,18 @@ def test_an_edge_is_found_by_name_or_time(tmp_path: Path) -> None:
 
     assert [found.edge(f"t{number}") for number in range(4)] == list(EDGES)
     assert found.edge("2017-11-01") == datetime(2017, 11, 1, tzinfo=UTC)
-    with pytest.raises(BadInput, match="'t4' is not an ISO 8601 time"):
+    with pytest.raises(BadInput, match=r"has the edges \['t0', 't1', 't2', 't3'\]; got 't4'"):
         found.edge("t4")
+
+
+def test_edges_before_t0_count_backwards(tmp_path: Path) -> None:
+    days = [EDGES[0] - timedelta(days=56), EDGES[0] - timedelta(days=28)]
+    found = replace(dataset(tmp_path), earlier=tuple(days))
+
+    assert [found.edge("t-2"), found.edge("t-1"), found.edge("t0")] == [*days, EDGES[0]]
+    assert Dataset.load(found.save()) == found
+    with pytest.raises(BadInput, match="got 't-3'"):
+        found.edge("t-3")
 
 
 def test_a_saved_data_set_comes_back_equal(tmp_path: Path) -> None:

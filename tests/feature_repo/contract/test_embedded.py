@@ -16,10 +16,10 @@ from feature_repo.contract.embedded import (
     URL_VARIABLE,
     connect,
     embedded_url,
-    feast_connection_string,
     online_url,
+    split_cluster,
 )
-from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.errors import ConfigError, StoreUnavailable
 
 
 @pytest.fixture
@@ -100,25 +100,25 @@ def test_a_client_has_the_time_limit_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("url", "plain", "is_cluster"),
     [
-        ("redis://shop:6380", "shop:6380,db=0"),
-        ("redis://shop", "shop:6379,db=0"),
-        ("redis://shop:6380/2", "shop:6380,db=2"),
-        ("rediss://shop:6380/2", "shop:6380,db=2,ssl=true"),
-        ("redis://:p%40ss@shop:6380/0", "shop:6380,db=0,password=p@ss"),
-        ("redis://me:secret@shop", "shop:6379,db=0,username=me,password=secret"),
-        ("redis://shop/1?socket_timeout=5", "shop:6379,db=1,socket_timeout=5"),
+        ("redis://shop:6380/2", "redis://shop:6380/2", False),
+        ("redis://shop:7000?cluster=true", "redis://shop:7000", True),
+        (
+            "rediss://me:p%40ss@shop?socket_timeout=5&cluster=yes",
+            "rediss://me:p%40ss@shop?socket_timeout=5",
+            True,
+        ),
+        ("redis://shop?cluster=false", "redis://shop", False),
     ],
 )
-def test_a_url_is_translated_for_feast(url: str, expected: str) -> None:
-    assert feast_connection_string(url) == expected
+def test_a_url_says_whether_it_is_of_a_cluster(url: str, plain: str, is_cluster: bool) -> None:
+    assert split_cluster(url) == (plain, is_cluster)
 
 
-@pytest.mark.parametrize("url", ["shop:6379", "http://shop", "redis://"])
-def test_what_is_no_redis_url_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="must look like redis://host:6379/0"):
-        feast_connection_string(url)
+def test_a_cluster_that_is_away_is_a_sentence() -> None:
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        connect("redis://127.0.0.1:1?cluster=true", timeout_s=0.1)
 
 
 def test_connect_refuses_what_is_no_redis_url() -> None:

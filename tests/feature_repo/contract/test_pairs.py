@@ -43,6 +43,7 @@ HISTORY = Histories(
     first_s=np.array([NOW - 6 * DAY, NOW - 22 * DAY, NOW - 70 * DAY]),
     last_s=np.array([NOW - 6 * DAY, NOW - 10 * DAY, NOW - 56 * DAY]),
     gap_sq=np.array([0.0, 4.0**2 + 8.0**2, 14.0**2], dtype=np.float32),
+    gap_last=np.array([0.0, 8.0, 14.0], dtype=np.float32),
 )
 W2 = 1.0 * 2 ** (-6 / 56)
 W1 = 2.5 * 2 ** (-10 / 56)
@@ -82,6 +83,7 @@ BY_HAND = {
     ],
     "own_gap_mean": [12 / 2, NAN, 14, NAN, NAN],
     "own_gap_deviation": [sqrt((4**2 + 8**2) / 2 - 6**2), NAN, NAN, NAN, NAN],
+    "own_gap_last": [8, NAN, 14, NAN, NAN],
     "own_due": [10 / 6, NAN, 56 / 14, NAN, NAN],
     "own_overdue": [(10 - 6) / 2, NAN, NAN, NAN, NAN],
     "department_share": [(W1 + W2) / TOTAL, (W1 + W2) / TOTAL, W3 / TOTAL, 0, (W1 + W2) / TOTAL],
@@ -130,6 +132,7 @@ def test_a_user_without_history_has_no_own_features_and_no_shares() -> None:
         np.zeros(0, np.float32),
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),
+        np.zeros(0, np.float32),
         np.zeros(0, np.float32),
     )
 

@@ -51,6 +51,7 @@ def test_a_further_purchase_counts_and_decays_and_adds_the_squared_gap() -> None
     assert (item, found.count, found.first_s, found.last_s) == (7, 3, 0, 84 * DAY)
     assert found.weight == pytest.approx(1 + (1 + 1 / 2) * 2**-0.5)
     assert found.gap_sq == pytest.approx(56**2 + 28**2)
+    assert found.gap_last == 28
 
 
 def test_the_half_life_is_a_setting() -> None:
@@ -123,6 +124,7 @@ def by_definition(baskets: Baskets, item: int | str) -> ItemState:
         first_s=days[0] * DAY,
         last_s=days[-1] * DAY,
         gap_sq=float(sum((b - a) ** 2 for a, b in pairwise(days))),
+        gap_last=float(days[-1] - days[-2]) if len(days) > 1 else 0.0,
     )
 
 
@@ -137,6 +139,7 @@ def test_the_fold_is_the_definition(steps: list[tuple[int, set[int]]]) -> None:
         expected = by_definition(baskets, item)
         assert found.weight == pytest.approx(expected.weight)
         assert found.gap_sq == pytest.approx(expected.gap_sq)
+        assert found.gap_last == expected.gap_last
         assert (found.count, found.first_s, found.last_s) == (
             expected.count,
             expected.first_s,
@@ -192,7 +195,8 @@ STATES = [folded([(0, {10, 20}), (7, {20})]), UserState(), folded([(3, {30, 99})
 
 
 def table(states: list[UserState]) -> pa.Table:
-    types = [pa.int64(), pa.int64(), pa.float32(), pa.int64(), pa.int64(), pa.float32()]
+    whole, real = pa.int64(), pa.float32()
+    types = [whole, whole, real, whole, whole, real, real]
     rows = [state.to_row() for state in states]
     return pa.table(
         {
@@ -211,6 +215,7 @@ def test_histories_are_flat_with_offsets() -> None:
     assert found.count.tolist() == [2, 1, 1, 1]
     assert found.last_s.tolist() == [7 * DAY, 0, 3 * DAY, 3 * DAY]
     assert found.gap_sq.tolist() == [49, 0, 0, 0]
+    assert found.gap_last.tolist() == [7, 0, 0, 0]
 
 
 def test_one_users_history_is_a_batch_of_one() -> None:

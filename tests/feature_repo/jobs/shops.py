@@ -65,7 +65,8 @@ def write_shop(
     ordered = sorted(events, key=lambda e: (e["user_id"], e["event_timestamp"], e["item_id"]))
     canonical = root / "canonical"
     canonical.mkdir(parents=True, exist_ok=True)
-    _write(canonical / "events.parquet", ordered, {**keys, **EVENT_TYPES})
+    optional = {name: kind for name, kind in OPTIONAL_TYPES.items() if name in ordered[0]}
+    _write(canonical / "events.parquet", ordered, {**keys, **EVENT_TYPES, **optional})
     _write(canonical / "item_context.parquet", promotions, {**keys, **CONTEXT_TYPES}, "user_id")
     item_types = {column: ITEM_TYPES[kind] for column, kind in ITEM_ATTRIBUTES.items()}
     for table, key, attributes, more in (
@@ -101,6 +102,8 @@ EVENT_TYPES = {
     "list_price": pa.float64(),
     "session_id": pa.string(),
 }
+OPTIONAL_TYPES = {"position": pa.int64(), "propensity": pa.float64()}
+"""Of events, where the first one has them."""
 CONTEXT_TYPES = {
     "event_timestamp": TIMESTAMP,
     "valid_until": TIMESTAMP,

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.schema import Entity, Schema
 from feature_repo.jobs import feast_repo
+from feature_repo.jobs.redis_engine import RedisComputeEngine
 from tests.feature_repo.conftest import AppliedShop
 from tests.feature_repo.jobs.shops import day, purchase, write_shop
 
@@ -55,6 +57,13 @@ def test_a_snapshot_keeps_the_order_of_the_service(applied_shop: AppliedShop) ->
     assert {f.entity for f in schema.features if f.view.startswith("user")} == {Entity.USER}
     assert feast_repo.references(schema, Entity.ITEM)[0] == "item_attributes:title"
     assert Schema.from_json(schema.to_json()) == schema
+
+
+def test_feast_fills_the_online_store_by_our_engine(applied_shop: AppliedShop) -> None:
+    store = feast_repo.open_store(applied_shop.dataset)
+
+    provider: Any = store._get_provider()
+    assert isinstance(provider.batch_engine, RedisComputeEngine)
 
 
 def test_a_service_that_is_not_there_is_named(applied_shop: AppliedShop) -> None:

@@ -56,6 +56,23 @@ def test_windows_end_just_before_the_edge(tmp_path: Path) -> None:
     assert as_of(rows, 10, day(42))["buyers_28d"] == 2
 
 
+def test_the_usual_gap_is_the_geometric_mean_of_all_users_gaps(tmp_path: Path) -> None:
+    events = [
+        purchase(1, 10, day(0)),
+        purchase(1, 10, day(4)),
+        purchase(1, 10, day(4) + timedelta(hours=2)),  # the same errand
+        purchase(2, 10, day(1)),
+        purchase(2, 10, day(10)),
+        purchase(2, 11, day(10)),
+    ]
+
+    rows = activity(write_shop(tmp_path, events))
+
+    assert as_of(rows, 10, day(7))["gap_usual"] == pytest.approx(4)
+    assert as_of(rows, 10, day(14))["gap_usual"] == pytest.approx(math.sqrt(4 * 9))
+    assert as_of(rows, 11, day(14))["gap_usual"] is None
+
+
 def test_prices_are_of_their_windows(tmp_path: Path) -> None:
     events = [
         purchase(1, 10, day(0), price=9.0, list_price=9.0),

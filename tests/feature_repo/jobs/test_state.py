@@ -102,7 +102,7 @@ def test_the_bulk_state_is_the_folded_state(
         for row, state in zip(histories[user], states, strict=True):
             assert row["event_timestamp"].timestamp() == state.last_s
             for column, values in state.to_row().items():
-                inexact = column in ("history_weight", "history_gap_sq")
+                inexact = column in ("history_weight", "history_gap_sq", "history_gap_last")
                 assert row[column] == (pytest.approx(values, rel=1e-6) if inexact else values)
 
 

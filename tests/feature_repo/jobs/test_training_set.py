@@ -183,6 +183,30 @@ def test_targets_are_the_distinct_items_of_the_label_window(shop: Shop) -> None:
     assert [row["target_item_id"] for row in users] == [None, None]
 
 
+def test_other_events_and_what_was_shown_are_lists_where_the_shop_has_them(shop: Shop) -> None:
+    past = [{**event, "position": None} for event in PAST]
+    window = [
+        purchase(1, 12, T0),
+        purchase(1, 13, T0, event_type="view"),
+        purchase(1, 13, T0 + timedelta(hours=1), event_type="view"),
+        purchase(1, 12, T0, event_type="view"),
+        purchase(2, 11, T0, event_type="impression", position=4),
+        purchase(2, 11, T0 + timedelta(days=1), event_type="impression", position=2),
+        purchase(2, 10, T0, event_type="impression"),
+        purchase(2, 14, T1, event_type="add_to_cart"),
+    ]
+    shop.write([*past, *window, *LATER])
+
+    users, _ = shop.rows(*USERS, "until=t1")
+
+    assert [row["target_item_id"] for row in users] == [[12], []]
+    assert [row["target_view_item_id"] for row in users] == [[12, 13], []]
+    assert [row["exposed_item_id"] for row in users] == [[], [10, 11]]
+    assert [row["exposed_position"] for row in users] == [[], [None, 2]]
+    assert [row["exposed_propensity"] for row in users] == [[], [None, None]]
+    assert "target_add_to_cart_item_id" not in users[0]  # there was none before t1
+
+
 def test_a_set_says_what_it_is(shop: Shop) -> None:
     dataset = shop.write([*PAST, *LATER])
 

@@ -9,6 +9,7 @@ import pytest
 from feature_repo.contract.errors import BadInput
 from feature_repo.jobs.windows import (
     cutoff_time,
+    earlier_edges,
     empty_windows,
     midnight,
     shift_days,
@@ -83,6 +84,17 @@ def test_a_cut_off_without_a_zone_is_of_the_shops_zone() -> None:
     assert cutoff_time("2017-11-27T05:00+00:00", NEW_YORK) == utc("2017-11-27T05:00")
     with pytest.raises(BadInput, match=r"data\.cutoff='soon' is not an ISO 8601 date"):
         cutoff_time("soon", NEW_YORK)
+
+
+def test_windows_before_t0_leave_four_of_history() -> None:
+    edges = window_edges(
+        utc("2020-01-01"), utc("2020-08-01"), PLAIN_UTC, cutoff=utc("2020-07-01"), window_days=20
+    )  # t0 is 2020-05-22
+
+    found = earlier_edges(utc("2020-01-20"), edges, PLAIN_UTC)
+
+    assert found == (utc("2020-04-12"), utc("2020-05-02"))  # 83 and 103 days after the first
+    assert earlier_edges(edges[0] - timedelta(days=99), edges, PLAIN_UTC) == ()
 
 
 def test_snapshots_hold_the_window_edges_and_span_the_events() -> None:
