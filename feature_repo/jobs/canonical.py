@@ -36,6 +36,9 @@ EVENTS = {
     "session_id": "VARCHAR",
 }
 """Columns of ``events`` after user_id and item_id. Times are whole seconds."""
+OPTIONAL_EVENTS = {"position": "BIGINT", "propensity": "DOUBLE"}
+"""Of impressions: the place, from 1, and the probability with which a policy showed the item. They
+are columns where the shop logs them."""
 
 USER_ATTRIBUTES = (
     "age_band",
@@ -107,7 +110,7 @@ def finish(
     (config.folder / "dataset.json").unlink(missing_ok=True)  # nobody reads half of a change
     for table in ("events", "users", "items", "item_context"):
         target = config.folder / "canonical" / f"{table}.parquet"
-        write_parquet(connection, _query(table, staged, start), target)
+        write_parquet(connection, _query(connection, table, staged, start), target)
         counts[table] = row(connection, f"SELECT count(*) FROM {parquet(target)}")[0]
     dataset = Dataset(
         name=config.name,
@@ -192,11 +195,15 @@ def _edges(
     return edges
 
 
-def _query(table: str, staged: Staged, start: datetime) -> str:
+def _query(
+    connection: duckdb.DuckDBPyConnection, table: str, staged: Staged, start: datetime
+) -> str:
     user, item = sql_type(staged.user_id), sql_type(staged.item_id)
     match table:
         case "events":
-            return _events_query(user, item)
+            found = {line[0] for line in rows(connection, "DESCRIBE raw_events")}
+            logged = {c: kind for c, kind in OPTIONAL_EVENTS.items() if c in found}
+            return _events_query(user, item, logged)
         case "users":
             return _entity_query("raw_users", "user_id", user, USERS, start)
         case "items":
@@ -206,20 +213,22 @@ def _query(table: str, staged: Staged, start: datetime) -> str:
             return f"SELECT {casts} FROM raw_context ORDER BY item_id, event_timestamp, kind, share"
 
 
-def _events_query(user: str, item: str) -> str:
-    """Equal lines summed: quantities add up, prices are means weighted by quantity."""
+def _events_query(user: str, item: str, logged: dict[str, str]) -> str:
+    """Equal lines summed: quantities add up, prices are means weighted by quantity, and of what is
+    logged of impressions the least value stays."""
     weighted = {
         column: f"fsum({column} * quantity)"
         f" / sum(quantity) FILTER (WHERE {column} IS NOT NULL) AS {column}"
         for column in ("price", "list_price")
     }
-    casts = _casts({"user_id": user, "item_id": item, **EVENTS})
+    casts = _casts({"user_id": user, "item_id": item, **EVENTS, **logged})
+    least = "".join(f", min({column}) AS {column}" for column in logged)
     return f"""
         SELECT {casts} FROM (
             SELECT user_id, item_id, event_type,
                    to_timestamp(floor(epoch(event_timestamp))) AS event_timestamp,
                    sum(quantity) AS quantity, {weighted["price"]}, {weighted["list_price"]},
-                   min(session_id) AS session_id
+                   min(session_id) AS session_id{least}
             FROM raw_events GROUP BY ALL)
         ORDER BY user_id, event_timestamp, item_id, event_type
     """

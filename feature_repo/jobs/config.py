@@ -75,6 +75,10 @@ class Columns:
     list_price: str | None = None
     """Per unit, before discounts."""
     session_id: str | None = None
+    position: str | None = None
+    """Of an impression: the place, from 1, at which the item was shown."""
+    propensity: str | None = None
+    """Of an impression: the probability with which the item was shown."""
 
     user_timestamp: str | None = None
     """In the users file: since when a row holds; null: since the start of the data."""

@@ -16,10 +16,8 @@ from feature_repo.contract.events import (
     EventType,
     target_column,
 )
+from feature_repo.jobs.canonical import OPTIONAL_EVENTS
 from feature_repo.jobs.database import parquet, rows, text
-
-OPTIONAL = {"position": "BIGINT", "propensity": "DOUBLE"}
-"""Columns of events that not every shop has."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class LabelWindow:
         columns = _columns({EventType(kind) for (kind,) in found} | {EventType.PURCHASE})
         values = ", ".join(
             f"min({name if name in known else 'NULL'})::{kind} AS {name}"
-            for name, kind in OPTIONAL.items()
+            for name, kind in OPTIONAL_EVENTS.items()
         )
         distinct = (
             f"SELECT user_id, item_id, event_type, {values} FROM {table} "

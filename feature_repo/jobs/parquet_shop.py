@@ -11,7 +11,14 @@ import duckdb
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, ConfigError
 from feature_repo.contract.events import EventType
-from feature_repo.jobs.canonical import ITEM_ATTRIBUTES, PURCHASE, USER_ATTRIBUTES, Staged, sql_type
+from feature_repo.jobs.canonical import (
+    ITEM_ATTRIBUTES,
+    OPTIONAL_EVENTS,
+    PURCHASE,
+    USER_ATTRIBUTES,
+    Staged,
+    sql_type,
+)
 from feature_repo.jobs.config import Columns, DataConfig
 from feature_repo.jobs.database import name, row, rows, text
 from feature_repo.jobs.shop_file import TEXT, ShopFile, file_paths
@@ -138,10 +145,11 @@ def _stage_events(
         f"WHEN event_type = {text(PURCHASE)} AND price < 0 THEN 'dropped: price below zero' "
         f"END AS reason FROM (SELECT {selected} FROM {file.table})"
     )
+    logged = "".join(f", {column}" for column in OPTIONAL_EVENTS if column in values)
     connection.execute(
         "CREATE TABLE raw_events AS SELECT user_id, item_id, event_type, event_timestamp, "
-        "greatest(round(raw_quantity), 1)::BIGINT AS quantity, price, list_price, session_id "
-        "FROM shop_lines WHERE reason IS NULL"
+        "greatest(round(raw_quantity), 1)::BIGINT AS quantity, price, list_price, session_id"
+        f"{logged} FROM shop_lines WHERE reason IS NULL"
     )
     dropped = rows(
         connection,
@@ -175,6 +183,10 @@ def _event_values(
     values["raw_quantity"] = f"coalesce({values['raw_quantity']}, 1)"
     session = file.find("session_id", columns.session_id)
     values["session_id"] = file.cast(connection, session, TEXT) if session else "NULL::VARCHAR"
+    for logged, kind in OPTIONAL_EVENTS.items():
+        column = file.find(logged, getattr(columns, logged))
+        if column is not None:
+            values[logged] = file.cast(connection, column, kind)
     for entity, other in ((USERS, config.users), (ITEMS, config.items)):
         if other is None:
             values |= _attributes(connection, columns, entity, file)

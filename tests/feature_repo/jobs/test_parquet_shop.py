@@ -128,6 +128,19 @@ def test_equal_lines_are_summed(tmp_path: Path) -> None:
     assert row["event_timestamp"] == datetime(2020, 1, 5, 10, tzinfo=UTC)
 
 
+def test_the_places_of_impressions_are_kept_where_the_shop_logs_them(tmp_path: Path) -> None:
+    header = HEADER.replace("when", "when,event_type,position")
+    bought = [line.replace("\n", ",purchase,\n") for line in orders()]
+    shown = [f"1,7,3,1,2.50,2020-01-01 12:00:00,impression,{place}\n" for place in (4, 2)]
+    events = tmp_path / "logged.csv"
+    events.write_text(header + "".join([*bought, *shown]), encoding="utf-8")
+
+    dataset = ingested(tmp_path, orders(), f"data.events={events}")
+
+    found = {row["event_type"]: row["position"] for row in table(dataset, "events")}
+    assert found == {"impression": 2, "purchase": None}
+
+
 def test_users_and_items_have_the_attributes_of_their_files(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text(
         "product,label,cost,available\n0,Milk,1.5,true\n77,Tea,,false\n", encoding="utf-8"
