@@ -300,7 +300,7 @@ def parts_of(users: UserBatch, size: int) -> list[UserBatch]:
 def _part(users: UserBatch, start: int, stop: int) -> UserBatch:
     mine = users.histories
     first, last = int(mine.offsets[start]), int(mine.offsets[stop])
-    columns = ("item_row", "count", "weight", "first_s", "last_s", "gap_sq")
+    columns = ("item_row", "count", "weight", "first_s", "last_s", "gap_sq", "gap_last")
     cut = {name: getattr(mine, name)[first:last] for name in columns}
     return UserBatch(
         replace(mine, offsets=mine.offsets[start : stop + 1] - first, **cut),

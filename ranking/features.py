@@ -28,6 +28,8 @@ Ints = npt.NDArray[np.int64]
 
 BUCKETS = 24
 """Rows of one column's table: missing, and ranges between quantiles."""
+GAPS_OF_ALL = 2.0
+"""Of a user's own gaps, that the usual gap of an item's buyers counts as."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,35 @@ def _visits_since(requests: Requests) -> Floats:
     return _floats(requests.pairs["own_days_since"] * np.maximum(a_day, 1e-3))
 
 
+def _days_before_visit(requests: Requests) -> Floats:
+    """Days from the item's last purchase to the user's last visit: 0, it was bought then."""
+    return _floats(requests.pairs["own_days_since"] - requests.user("last_event_s"))
+
+
+def _gap_expected(requests: Requests) -> Floats:
+    """Days between purchases: the user's usual gap, the less of them the nearer to the item's.
+
+    A geometric mean in which the item's usual gap counts as ``GAPS_OF_ALL`` of the user's own.
+    """
+    own, usual = requests.pairs["own_gap_mean"], requests.item("gap_usual")
+    num_own = np.where(np.isnan(own), 0.0, requests.pairs["own_count"] - 1.0)
+    num_usual = np.where(np.isnan(usual), 0.0, GAPS_OF_ALL)
+    logs = num_own * np.log(np.maximum(np.nan_to_num(own), 0.5)) + num_usual * np.log(
+        np.maximum(np.nan_to_num(usual), 0.5)
+    )
+    return _floats(np.exp(logs / (num_own + num_usual)))
+
+
+def _due(gap: Callable[[Requests], Floats]) -> Callable[[Requests], Floats]:
+    """Log of the days since the last purchase over a gap: 0 is exactly due."""
+
+    def due(requests: Requests) -> Floats:
+        days = np.maximum(requests.pairs["own_days_since"], 0.25)
+        return _floats(np.log(days / np.maximum(gap(requests), 0.5)))
+
+    return due
+
+
 def _lift(group: str) -> Callable[[Requests], Floats]:
     """Log of the user's share of purchases in the group over all users'."""
 
@@ -188,6 +219,11 @@ _DERIVED: dict[str, Callable[[Requests], Floats]] = {
     "mean_reciprocal_rank": _mean_reciprocal_rank,
     "own_share_of_visits": _own_share_of_visits,
     "visits_since": _visits_since,
+    "days_before_visit": _days_before_visit,
+    "gap_expected": _gap_expected,
+    "due_expected": _due(_gap_expected),
+    "due_usual": _due(lambda requests: requests.item("gap_usual")),
+    "due_last": _due(lambda requests: requests.pairs["own_gap_last"]),
     "department_lift": _lift("department"),
     "category_lift": _lift("category"),
     "subcategory_lift": _lift("subcategory"),

@@ -291,7 +291,21 @@ def _coupons(count: float) -> str:
 
 _RANKED_ALIKE = dict.fromkeys(("num_sources", "best_rank", "mean_reciprocal_rank"), _several)
 _OWN = dict.fromkeys(("own_count", "own_weight", "own_days_since"), _bought)
-_RHYTHM = dict.fromkeys(("own_gap_mean", "own_gap_deviation", "own_due", "own_overdue"), _rhythm)
+_RHYTHM = dict.fromkeys(
+    (
+        "own_gap_mean",
+        "own_gap_deviation",
+        "own_gap_last",
+        "own_due",
+        "own_overdue",
+        "gap_expected",
+        "due_expected",
+        "due_usual",
+        "due_last",
+        "days_before_visit",
+    ),
+    _rhythm,
+)
 
 PHRASES: Mapping[str, Phrase] = {
     **_OWN,
@@ -369,6 +383,11 @@ PHRASES: Mapping[str, Phrase] = {
     "purchases_28d": _buyers("purchases_28d", "purchase", "in four weeks"),
     "first_buyers_28d": _buyers("first_buyers_28d", "first-time buyer", "in four weeks"),
     "repeat_rate": _shared("repeat_rate", "of its buyers bought it again", "no buyer yet"),
+    "gap_usual": _known(
+        "gap_usual",
+        lambda days: f"those who buy it again do so after {_many(days, 'day')}",
+        "nobody bought it twice yet",
+    ),
     "trend": _trend("trend", "in the four weeks before"),
     "first_sold_s": _known("first_sold_s", lambda d: f"first sold {_ago(d)}", "not sold before"),
 }

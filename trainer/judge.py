@@ -68,7 +68,7 @@ def histories_of(rows: pa.Table, encoder: Encoder) -> Histories:
     ones = np.ones(len(ids), dtype=np.float32)
     times = np.repeat(query_times_s(rows), np.diff(offsets))
     return Histories(
-        offsets, encoder.items.rows(ids), ones, ones, times, times, np.zeros_like(ones)
+        offsets, encoder.items.rows(ids), ones, ones, times, times, *2 * [np.zeros_like(ones)]
     )
 
 

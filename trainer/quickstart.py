@@ -4,11 +4,11 @@ Every stage is a command that can be run alone; this module only strings them to
 those whose inputs did not change (``trainer.stages``), and shows what came out. It starts the
 other packages as processes and imports none of them.
 
-The clock has edges t0 < t1 < t2 < t3. A *system at* an edge is a retriever fitted at that edge
-and a ranker trained on the candidates of the retriever of the edge before, with what was bought
-between the two as labels. Everything is chosen with the system at t1, judged on [t1, t2); the
-release is the system at t2, judged on [t2, t3) by ``--report`` alone; ``--cutoff latest`` makes
-the system at t3.
+The clock has edges t0 < t1 < t2 < t3, and t-1, t-2, ... before them. A *system at* an edge is a
+retriever fitted at that edge and a ranker trained on the candidates of the retrievers of the edges
+before, with what was bought from each to the next as labels. Everything is chosen with the system
+at t1, judged on [t1, t2); the release is the system at t2, judged on [t2, t3) by ``--report``
+alone; ``--cutoff latest`` makes the system at t3.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ JOBS = ("feature_repo",)
 FITTING = ("feature_repo", "retrieval", "trainer", "conf")
 RANKER, DISCOVER = "wide_deep", "wide_deep_new"
 """Experiments of the rankers of all items, and of those that are new to the user."""
+LABEL_WINDOWS = 3
+"""A ranker learns from, where the data reach back so far."""
 README = REPOSITORY / "README.md"
 
 
@@ -136,7 +138,8 @@ class Quickstart:
         )
         registry = (root / "registry.db",)
         self._feast("apply", "Registering the features with Feast", ("apply",), registry)
-        for edge in range(0 if last_edge == 2 else 2, last_edge + 1):
+        first_judged = 1 if last_edge == 2 else last_edge
+        for edge in range(self._labelled(first_judged)[-1], last_edge + 1):
             self._set("retrieval_v1", "sessions", edge)
             self._set("ranking_v1", "users", edge, labels=edge < last_edge)
 
@@ -147,8 +150,8 @@ class Quickstart:
 
     def system(self, edge: int) -> Path:
         """Fit retriever and ranker at an edge; return the unpublished release."""
-        before = self.retriever(edge - 1)
-        rankers = [self.ranker(model, edge, before) for model in (RANKER, DISCOVER)]
+        windows = [self.retriever(before) for before in self._labelled(edge)]
+        rankers = [self.ranker(model, edge, windows) for model in (RANKER, DISCOVER)]
         return self.export(edge, self.retriever(edge), *rankers)
 
     def release(self, edge: int) -> tuple[Path, tuple[Path, Path]]:
@@ -156,6 +159,11 @@ class Quickstart:
         made = self.system(edge)
         self.materialize(edge)
         return made, self.lists(edge, made, online=True)
+
+    def _labelled(self, edge: int) -> list[int]:
+        """The edges whose windows a ranker of ``edge`` learns from, the latest first."""
+        first = max(edge - LABEL_WINDOWS, -len(self.dataset.earlier))
+        return list(range(edge - 1, first - 1, -1))
 
     def _job(
         self, job: str, about: str, inputs: tuple[Path, ...], outputs: tuple[Path, ...]
@@ -224,7 +232,7 @@ class Quickstart:
         )
 
     def _day(self, edge: int) -> str:
-        return f"{self.dataset.edges[edge]:%Y-%m-%d}"
+        return f"{self.dataset.edge(f't{edge}'):%Y-%m-%d}"
 
     def retriever(self, edge: int) -> Path:
         """Train the two-tower and fit the other sources on what lies before an edge."""
@@ -254,18 +262,22 @@ class Quickstart:
             )
         ).path
 
-    def ranker(self, model: str, edge: int, retriever: Path) -> Path:
-        """Train a ranker on the candidates of the retriever of the edge before."""
+    def ranker(self, model: str, edge: int, retrievers: Sequence[Path]) -> Path:
+        """Train a ranker on the candidates of the retrievers of the edges before, latest first."""
         what = "items new to the user" if model == DISCOVER else "all items"
+        first, *earlier = retrievers
+        labelled = self._labelled(edge)
+        sets = [self.set_folder("ranking_v1", "users", before) for before in labelled]
         run = self._train(
             f"{model}@t{edge}",
-            f"Training the ranker of {what} on {self._day(edge - 1)} to {self._day(edge)}",
+            f"Training the ranker of {what} on {self._day(labelled[-1])} to {self._day(edge)}",
             (
                 f"experiment={self.shop.experiment(model)}",
                 f"cutoff=t{edge}",
-                f"retriever={retriever}",
+                f"retriever={first}",
+                f"model.earlier=[{','.join(map(str, earlier))}]",
             ),
-            (retriever, self.set_folder("ranking_v1", "users", edge - 1)),
+            (*retrievers, *sets),
         )
         return run / "ranker"
 

@@ -52,7 +52,7 @@ class TrainingSet:
             ArtifactError: it was not made; the command that makes it is named.
         """
         time = dataset.edge(cutoff)
-        names = [f"t{index}" for index, edge in enumerate(dataset.edges) if edge == time]
+        names = [name for name, edge in dataset.named_edges.items() if edge == time]
         names.append(time.strftime("%Y%m%dT%H%M%SZ"))
         for name in names:
             folder = dataset.sets / f"{service}-{kind}-{name}"

@@ -46,6 +46,7 @@ SCHEMA = Schema(
         *(_feature(name, ITEM, Encoding.CATEGORICAL, 16) for name in GROUPS),
         _feature("price", ITEM, Encoding.NUMERIC, 8),
         _feature("buyers_28d", ITEM, Encoding.NUMERIC, 8),
+        _feature("gap_usual", ITEM, Encoding.NUMERIC, 8),
     ),
 )
 
@@ -64,6 +65,7 @@ def item_rows(num_items: int = NUM_ITEMS) -> pa.Table:
             **groups,
             "price": [*random.gamma(2.0, 2.0, num_items - 1).astype(np.float32), None],
             "buyers_28d": random.integers(0, 50, num_items),
+            "gap_usual": np.linspace(3.0, 30.0, num_items),
         }
     )
 
@@ -101,6 +103,7 @@ def _user(random: np.random.Generator, size: int) -> dict[str, list[float]]:
         "history_weight": (count * random.uniform(0.3, 1.0, size)).tolist(),
         "history_first_s": (last_s - span * int(DAY_S)).tolist(),
         "history_last_s": last_s.tolist(),
+        "history_gap_last": (span.astype(np.float64) * 0.5).tolist(),
         "history_gap_sq": (span.astype(np.float64) ** 2 * 1.5).tolist(),
     }
 

@@ -63,6 +63,28 @@ def test_pair_features_are_those_of_each_candidates_own_user(requests: Requests)
     np.testing.assert_array_equal(numeric_matrix(requests)[mine, : len(PAIR_FEATURES)], expected)
 
 
+def test_a_gap_is_expected_from_the_users_own_and_everybodys(requests: Requests) -> None:
+    own, usual = column(requests, "own_gap_mean"), requests.item("gap_usual")
+    place = np.flatnonzero(~np.isnan(own) & ~np.isnan(usual))[0]
+    gaps = column(requests, "own_count")[place] - 1
+    logs = (gaps * log(own[place]) + 2 * log(usual[place])) / (gaps + 2)
+
+    assert column(requests, "gap_expected")[place] == pytest.approx(np.exp(logs), rel=1e-5)
+    days = column(requests, "own_days_since")[place]
+    assert column(requests, "due_expected")[place] == pytest.approx(log(days) - logs, rel=1e-4)
+    assert column(requests, "due_usual")[place] == pytest.approx(log(days / usual[place]), rel=1e-5)
+
+
+def test_what_was_bought_at_the_last_visit_is_no_day_before_it(requests: Requests) -> None:
+    days = column(requests, "own_days_since")
+    bought = ~np.isnan(days)
+
+    expected = days[bought] - requests.user("last_event_s")[bought]
+
+    assert column(requests, "days_before_visit")[bought] == pytest.approx(expected)
+    assert np.isnan(column(requests, "days_before_visit")[~bought]).all()
+
+
 def test_sources_are_copied_with_missing_values(requests: Requests) -> None:
     candidates = requests.candidates
 

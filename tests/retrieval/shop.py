@@ -51,7 +51,7 @@ SCHEMA = Schema(
         ),
         *(
             Feature(name, Entity.USER, "user_history", "Array(Float32)", Encoding.STATE)
-            for name in ("history_weight", "history_gap_sq")
+            for name in ("history_weight", "history_gap_sq", "history_gap_last")
         ),
         Feature("title", Entity.ITEM, "item_attributes", "String", Encoding.NONE),
         Feature("category", Entity.ITEM, "item_attributes", "String", Encoding.CATEGORICAL, 16),
@@ -66,6 +66,7 @@ LISTS = {
     "history_first_s": pa.int64(),
     "history_last_s": pa.int64(),
     "history_gap_sq": pa.float32(),
+    "history_gap_last": pa.float32(),
     "target_item_id": pa.int64(),
 }
 

@@ -33,6 +33,7 @@ def rows() -> list[dict[str, object]]:
             "history_first_s": times,
             "history_last_s": times,
             "history_gap_sq": [0.0] * len(items),
+            "history_gap_last": [0.0] * len(items),
             "target_item_id": [],
         }
         for user, (items, weights, times) in enumerate([histories, empty])

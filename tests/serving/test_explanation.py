@@ -112,7 +112,7 @@ def test_a_neighbour_source_goes_back_to_the_item_that_adds_most() -> None:
     source = NeighbourSource("ease", neighbours, weights, Transform.BINARY, 56.0)
     whole = np.array([1, 2], dtype=np.int64)
     ones = np.ones(2, dtype=np.float32)
-    histories = Histories(np.array([0, 2]), whole, ones, ones, whole, whole, ones)
+    histories = Histories(np.array([0, 2]), whole, ones, ones, whole, whole, ones, ones)
 
     found = origins(source, UserBatch(histories, np.array([10])), np.array([3, 4, 1]))
 

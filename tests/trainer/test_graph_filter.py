@@ -126,7 +126,7 @@ def test_served_scores_are_those_of_the_filter() -> None:
     table = fit_graph_filter(made_purchases(), WHOLE)
     source = NeighbourSource("graph_filter", *table, Transform.BINARY, 28.0, new_only=True)
     ones, zeros = np.ones(2, np.float32), np.zeros(2, np.int64)
-    history = Histories(np.array([0, 2]), np.array([3, 6]), ones, ones, zeros, zeros, ones)
+    history = Histories(np.array([0, 2]), np.array([3, 6]), ones, ones, zeros, zeros, ones, ones)
 
     top = source.top(UserBatch(history, np.zeros(1, np.int64)), 3)
 

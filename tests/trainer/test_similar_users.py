@@ -35,7 +35,7 @@ def one_user(*rows: int) -> UserBatch:
     ones = np.ones(len(rows), np.float32)
     times = np.zeros(len(rows), np.int64)
     made = Histories(
-        np.array([0, len(rows)]), np.array(rows, np.int64), ones, ones, times, times, ones
+        np.array([0, len(rows)]), np.array(rows, np.int64), ones, ones, times, times, ones, ones
     )
     return UserBatch(made, np.zeros(1, np.int64))
 

@@ -48,7 +48,7 @@ def users(*histories: dict[int, float]) -> UserBatch:
     weights = np.array([w for history in histories for w in history.values()], np.float32)
     times, ones = np.full(len(rows), NOW_S), np.ones(len(rows), np.float32)
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    made = Histories(offsets, np.array(rows, np.int64), ones, weights, times, times, ones)
+    made = Histories(offsets, np.array(rows, np.int64), ones, weights, times, times, ones, ones)
     return UserBatch(made, np.full(len(histories), NOW_S))
 
 

@@ -19,7 +19,7 @@ def users(*histories: list[int], rows: list[int]) -> UserBatch:
     ones = np.ones(len(values), np.float32)
     times = np.zeros(len(values), np.int64)
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    made = Histories(offsets, values, ones, ones, times, times, ones)
+    made = Histories(offsets, values, ones, ones, times, times, ones, ones)
     return UserBatch(made, np.zeros(len(rows), np.int64), user_row=np.array(rows))
 
 

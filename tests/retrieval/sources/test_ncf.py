@@ -52,7 +52,7 @@ def users(*histories: list[int], rows: list[int] | None) -> UserBatch:
     ones = np.ones(len(values), np.float32)
     times = np.zeros(len(values), np.int64)
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    made = Histories(offsets, values, ones, ones, times, times, ones)
+    made = Histories(offsets, values, ones, ones, times, times, ones, ones)
     row = None if rows is None else np.array(rows, dtype=np.int64)
     return UserBatch(made, np.zeros(len(histories), np.int64), user_row=row)
 

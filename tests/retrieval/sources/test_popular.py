@@ -20,7 +20,7 @@ def users(*histories: list[int], ages: list[str | None] | None) -> UserBatch:
     ones = np.ones(len(values), np.float32)
     times = np.zeros(len(values), np.int64)
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    made = Histories(offsets, values, ones, ones, times, times, ones)
+    made = Histories(offsets, values, ones, ones, times, times, ones, ones)
     features = None if ages is None else pa.table({"age_band": pa.array(ages, pa.string())})
     return UserBatch(made, np.zeros(len(histories), np.int64), features=features)
 

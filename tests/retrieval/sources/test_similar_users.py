@@ -27,7 +27,7 @@ def users(*histories: dict[int, float]) -> UserBatch:
     times = np.full(len(rows), NOW_S)
     ones = np.ones(len(rows), np.float32)
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    made = Histories(offsets, np.array(rows, np.int64), ones, weights, times, times, ones)
+    made = Histories(offsets, np.array(rows, np.int64), ones, weights, times, times, ones, ones)
     return UserBatch(made, np.full(len(histories), NOW_S))
 
 

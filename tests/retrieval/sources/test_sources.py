@@ -44,6 +44,7 @@ def users(
         last_s,
         last_s,
         np.zeros(len(rows), np.float32),
+        np.zeros(len(rows), np.float32),
     )
     return UserBatch(
         made,
