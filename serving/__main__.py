@@ -6,18 +6,27 @@ import argparse
 import logging
 import os
 import sys
+import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Before numpy, torch or FAISS is imported: requests run beside each other, one core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from feature_repo.contract.embedded import online_url
-from feature_repo.contract.errors import StoreUnavailable
-from serving.about import FEEDBACK_VARIABLE, RELEASE_VARIABLE, require_release
+from feature_repo.contract.errors import ShoprecError, StoreUnavailable
+from serving.about import About, require_release
 from serving.console import run
+from serving.settings import KEYS_VARIABLE, METRICS_VARIABLE, PREFIX, Settings, require_keys
 
 log = logging.getLogger(__name__)
+
+DRAIN_S = 30
+"""Most time that a server which was told to end takes to answer what it has begun."""
+HEALTHCHECK_S = 30
+"""A worker that does not answer its server for so long is killed and started again."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +50,19 @@ def parser() -> argparse.ArgumentParser:
         "--feedback", metavar="FOLDER", help="folder of the feedback log (data/feedback)"
     )
     found.add_argument(
+        "--deadline-ms",
+        metavar="MS",
+        help="after this time a list is answered with what there is (500)",
+    )
+    found.add_argument(
+        "--queue", metavar="N", help="requests that a process works on or lets wait (64)"
+    )
+    found.add_argument(
+        "--without-keys",
+        action="store_true",
+        help=f"listen on any address although {KEYS_VARIABLE} names no API keys",
+    )
+    found.add_argument(
         "--log-level",
         default="info",
         choices=["critical", "error", "warning", "info", "debug"],
@@ -54,23 +76,72 @@ def serve(arguments: argparse.Namespace) -> None:
 
     Raises:
         ArtifactError: there is no release, or it does not answer as it should.
+        ConfigError: a setting does not hold, or others are let in without API keys.
     """
-    os.environ[RELEASE_VARIABLE] = str(require_release(Path(arguments.release)))
+    given = {"release": Path(arguments.release).absolute(), "workers": arguments.workers}
     if arguments.feedback:
-        os.environ[FEEDBACK_VARIABLE] = str(Path(arguments.feedback).resolve())
+        given["feedback"] = Path(arguments.feedback).absolute()
+    given |= {"deadline_ms": arguments.deadline_ms, "queue": arguments.queue}
+    for name, value in given.items():
+        if value is not None:
+            os.environ[f"{PREFIX}{name.upper()}"] = str(value)
+    settings = Settings.from_environment()
+    require_keys(arguments.host, settings.api_keys, without=arguments.without_keys)
+    folder = require_release(settings.release)
     _start_online_store()
+    with tempfile.TemporaryDirectory(prefix="shoprec-") as shared:
+        # Before anything imports prometheus_client, which looks for it then.
+        os.environ[METRICS_VARIABLE] = os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        if settings.workers == 1:
+            _run_one(arguments)
+        else:
+            About.read(folder)  # here an error is a sentence; a worker's would be started again
+            _run_many(arguments, settings.workers)
+
+
+def _run_one(arguments: argparse.Namespace) -> None:
+    """Listen at once, and be ready when the release is loaded."""
     import uvicorn
 
-    from serving.app import from_environment
-    from serving.release import Release
+    from serving.app import app_and_loader
 
-    settings = {"host": arguments.host, "port": arguments.port, "log_level": arguments.log_level}
-    if arguments.workers == 1:
-        uvicorn.run(from_environment(), **settings)
-        return
-    # A worker that cannot load would be started again for ever: find out here.
-    Release.load(os.environ[RELEASE_VARIABLE])
-    uvicorn.run("serving.app:from_environment", factory=True, workers=arguments.workers, **settings)
+    app, load = app_and_loader()
+    server = uvicorn.Server(uvicorn.Config(app, **_settings(arguments)))
+    failures: list[ShoprecError] = []
+
+    def loading() -> None:
+        try:
+            load()
+        except ShoprecError as error:
+            failures.append(error)
+            server.should_exit = True
+
+    threading.Thread(target=loading, name="loading", daemon=True).start()
+    server.run()
+    if failures:
+        raise failures[0]
+
+
+def _run_many(arguments: argparse.Namespace, workers: int) -> None:
+    """Let each worker listen when its release is loaded; one that dies is started again."""
+    import uvicorn
+
+    uvicorn.run(
+        "serving.app:from_environment",
+        factory=True,
+        workers=workers,
+        timeout_worker_healthcheck=HEALTHCHECK_S,
+        **_settings(arguments),
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "host": arguments.host,
+        "port": arguments.port,
+        "log_level": arguments.log_level,
+        "timeout_graceful_shutdown": DRAIN_S,
+    }
 
 
 def _start_online_store() -> None:

@@ -11,10 +11,6 @@ from feature_repo.contract.dataset import Clock, IdType, parse_time
 from feature_repo.contract.errors import ArtifactError
 
 KIND = "release"
-RELEASE_VARIABLE = "SHOPREC_RELEASE"
-"""Environment variable that names the release's folder."""
-FEEDBACK_VARIABLE = "SHOPREC_FEEDBACK"
-"""Environment variable that names the folder of the feedback log."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,17 @@ class About:
     """Part -> fingerprint of its list of features."""
 
     @staticmethod
-    def read(folder: Path) -> About:
+    def read(folder: Path, *, verify: bool = True) -> About:
         """Check a release's files against its manifest.
+
+        Args:
+            folder: the release.
+            verify: whether to check every file against its hash.
 
         Raises:
             ArtifactError: no release is there, or a file is missing or changed.
         """
-        value = read_manifest(folder, KIND)
+        value = read_manifest(folder, KIND, verify=verify)
         try:
             return About(
                 version=value["version"],

@@ -1,181 +1,102 @@
-"""The HTTP interface, an ASGI app: ``/recommend/``, ``/feedback/``, health and version."""
+"""The HTTP interface, an ASGI app."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
 
-import anyio.to_thread
-from anyio import CapacityLimiter
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
-from feature_repo.contract.dataset import REPOSITORY
-from feature_repo.contract.errors import BadInput, ShoprecError
-from serving.about import FEEDBACK_VARIABLE, RELEASE_VARIABLE
-from serving.answers import Recommendation
-from serving.feedback import FeedbackLog, FeedbackReader, FeedbackResult
-from serving.ids import BadField
+from serving.about import About
+from serving.feedback import FeedbackLog
+from serving.guards import ApiKeys, BodyLimit, Counted
+from serving.live import Live
+from serving.metrics import forget_dead_workers
+from serving.online import OnlineStore
+from serving.problems import add_handlers
 from serving.recommender import Recommender
-from serving.requests import FeedbackRequest, RecommendRequest
+from serving.release import Release
+from serving.routes.feedback import feedback_routes
+from serving.routes.health import VERSION, health_routes
+from serving.routes.lists import list_routes
+from serving.server import Server
+from serving.settings import METRICS_VARIABLE, Settings
+from serving.stages import FEATURES, SHARES
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+DESCRIPTION = """\
+Lists of items for the users of a shop, and what the users did with them.
+
+Every answer that is not a success has `error`, a sentence, and `problems`, field by field."""
 
 
-def create_app(recommender: Recommender, feedback: FeedbackLog) -> FastAPI:
-    """The app over one recommender."""
-    about = recommender.release.about
-    app = FastAPI(
-        title="shoprec",
-        version=metadata.version("shoprec"),
-        description=f"Recommendations for {about.dataset}, release {about.version}.",
-    )
-    limiter = CapacityLimiter(os.cpu_count() or 1)
-    _add_answers(app, recommender, limiter)
-    _add_feedback(app, recommender, feedback, limiter)
-    _add_health(app, recommender)
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(BadInput, _bad_input)
-    app.add_exception_handler(ShoprecError, _failed)
+def create_app(server: Server, before: Callable[[], None] | None = None) -> FastAPI:
+    """The app over the parts of a server.
+
+    Args:
+        server: the parts.
+        before: is called, in a thread, before the first request is taken.
+    """
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        if before is not None:
+            await asyncio.to_thread(before)
+        yield
+        server.live.end()
+        server.answering.close()
+        server.writing.close()
+
+    app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
+    for routes in (list_routes, feedback_routes, health_routes):
+        app.include_router(routes(server))
+    add_handlers(app)
+    app.add_middleware(BodyLimit, most=server.settings.max_body)
+    if server.settings.api_keys:
+        app.add_middleware(ApiKeys, keys=server.settings.api_keys)
+    app.add_middleware(Counted, metrics=server.metrics)
     return app
 
 
 def from_environment() -> FastAPI:
-    """The app as the environment describes it; what each worker process starts.
-
-    Raises:
-        ArtifactError: the release is missing or does not answer as it should.
-    """
-    recommender = Recommender.load(os.environ.get(RELEASE_VARIABLE, "releases/current"))
-    recommender.warm_up()
-    return create_app(recommender, FeedbackLog(feedback_path(recommender.release.about.project)))
+    """The app of one of several worker processes, which takes requests once it is loaded."""
+    server = _server()
+    return create_app(server, partial(_load, server))
 
 
-def feedback_path(project: str) -> Path:
-    """Where a shop's feedback log lies."""
-    folder = os.environ.get(FEEDBACK_VARIABLE)
-    return (Path(folder) if folder else REPOSITORY / "data" / "feedback") / f"{project}.jsonl"
+def app_and_loader() -> tuple[FastAPI, Callable[[], None]]:
+    """The app of a process alone, and what loads its release: until then it is not ready."""
+    server = _server()
+    return create_app(server), partial(_load, server)
 
 
-async def _in_thread(limiter: CapacityLimiter, function: Callable[[], Answer]) -> Answer:
-    """Run computation beside the event loop, at most one call a core."""
-    return await anyio.to_thread.run_sync(function, limiter=limiter)
+def _server() -> Server:
+    """The parts of a server, as the environment describes it."""
+    settings = Settings.from_environment()
+    folder = os.environ.get(METRICS_VARIABLE)
+    shared = Path(folder) if folder else None
+    if shared is not None:
+        forget_dead_workers(shared)
+    about = About.read(settings.release.resolve(), verify=False)
+    feedback = FeedbackLog(settings.feedback / f"{about.project}.jsonl")
+    live = Live(settings.release, partial(_recommender, settings), shared=shared)
+    return Server(live, feedback, settings)
 
 
-def _add_answers(app: FastAPI, recommender: Recommender, limiter: CapacityLimiter) -> None:
-    @app.post("/recommend/", tags=["recommendations"], responses=_PROBLEMS)
-    async def recommend(request: RecommendRequest) -> Recommendation:
-        """The best items for one user; popular items where nothing is known of the user."""
-        answer = partial(
-            recommender.recommend,
-            request.user_id,
-            request.n,
-            request.exclude_seen,
-            request.exclude,
-            request.filters.checked(),
-            request.diversity,
-            request.explain,
-        )
-        return await _in_thread(limiter, answer)
+def _recommender(settings: Settings, folder: Path) -> Recommender:
+    release = Release.load(folder)
+    about, timeout_s = release.about, SHARES[FEATURES] * settings.deadline_ms / 1000.0
+    store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
+    return Recommender(release, store)
 
 
-def _add_feedback(
-    app: FastAPI, recommender: Recommender, feedback: FeedbackLog, limiter: CapacityLimiter
-) -> None:
-    about = recommender.release.about
-    reader = FeedbackReader(about.user_id, about.item_id, about.now)
-
-    @app.post("/feedback/", status_code=202, tags=["feedback"], responses=_PROBLEMS)
-    async def take_feedback(request: FeedbackRequest) -> FeedbackResult:
-        """Take events; those that are wrong are named and the others taken."""
-        lines, rejected = reader.read(request.events)
-        write = partial(feedback.append, lines, datetime.now(UTC))
-        accepted = await _in_thread(limiter, write)
-        return FeedbackResult(accepted, len(lines) - accepted, rejected)
-
-
-def _add_health(app: FastAPI, recommender: Recommender) -> None:
-    version = recommender.release.about.version
-
-    @app.get("/health/live", tags=["health"])
-    async def live() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "alive"}
-
-    @app.get("/health/ready", tags=["health"])
-    async def ready() -> dict[str, str]:
-        """Whether requests can be answered; they can without the online store, by popularity."""
-        return {"status": "ready", "model_version": version}
-
-    @app.get("/version", tags=["health"])
-    async def show_version() -> dict[str, Any]:
-        """What the answers are made with."""
-        return {"shoprec": app.version, **recommender.release.settings()}
-
-    @app.get("/", include_in_schema=False)
-    async def hint() -> dict[str, str]:
-        return {
-            "shoprec": f"POST /recommend/ with a user_id; this is release {version}.",
-            "documentation": "/docs",
-            "health": "/health/ready",
-        }
-
-
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    422: {
-        "description": "The request cannot be answered as it is.",
-        "content": {
-            "application/json": {
-                "example": {
-                    "error": "n must be from 1 to 100; got 0.",
-                    "problems": [{"field": "n", "message": "n must be from 1 to 100; got 0."}],
-                }
-            }
-        },
-    }
-}
-
-
-def _problem(status: int, problems: list[dict[str, str]]) -> JSONResponse:
-    text = " ".join(problem["message"] for problem in problems)
-    return JSONResponse({"error": text, "problems": problems}, status_code=status)
-
-
-async def _malformed(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return _problem(422, [_sentence(found) for found in error.errors()])
-
-
-def _sentence(found: dict[str, Any]) -> dict[str, str]:
-    """One of pydantic's errors as a field and a sentence."""
-    if found["type"] == "json_invalid":
-        reason = found.get("ctx", {}).get("error", found["msg"])
-        return {"field": "body", "message": f"The body is not JSON: {reason}."}
-    name = ".".join(str(part) for part in found["loc"][1:]) or "body"
-    text = found["msg"].removeprefix("Value error, ")
-    got = "" if found["type"] == "missing" else f"; got {_short(found['input'])}"
-    return {"field": name, "message": f"{name}: {text[:1].lower()}{text[1:]}{got}."}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-async def _bad_input(request: Request, error: Exception) -> JSONResponse:
-    name = error.field if isinstance(error, BadField) else "body"
-    return _problem(422, [{"field": name, "message": str(error)}])
-
-
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed: %s", request.method, request.url.path, error)
-    return JSONResponse({"error": str(error), "problems": []}, status_code=500)
+def _load(server: Server) -> None:
+    server.live.load()
+    if server.settings.watch_s:
+        server.live.watch(server.settings.watch_s)

@@ -15,14 +15,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import ValidationError
 
 from feature_repo.contract.dataset import IdType
+from serving.feedback_requests import FeedbackEvent
 from serving.ids import BadField, check_id
-from serving.requests import FeedbackEvent
+from serving.problems import StorageFailed, printable
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class FeedbackReader:
                 lines.append(self._line(value))
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
-                name = str(first["loc"][0]) if first["loc"] else "event"
+                name = printable(str(first["loc"][0])) if first["loc"] else "event"
                 rejected.append(Rejected(index, _id_of(value), name, f"{name}: {first['msg']}."))
             except BadField as error:
                 rejected.append(Rejected(index, _id_of(value), error.field, str(error)))
@@ -81,13 +83,16 @@ class FeedbackReader:
         check_id(event.item_id, self.item_id, "item_id")
         happened = event.event_timestamp or self.now()
         happened = happened.replace(tzinfo=UTC) if happened.tzinfo is None else happened
-        stamp = happened.astimezone(UTC).isoformat()
+        try:
+            stamp = happened.astimezone(UTC).isoformat()
+        except OverflowError:
+            raise BadField("event_timestamp", "event_timestamp lies before the year 1.") from None
         return {**event.model_dump(mode="json"), "event_timestamp": stamp}
 
 
 def _id_of(value: Any) -> str | None:
     found = value.get("event_id") if isinstance(value, dict) else None
-    return found if isinstance(found, str) else None
+    return printable(found) if isinstance(found, str) else None
 
 
 class FeedbackLog:
@@ -100,32 +105,45 @@ class FeedbackLog:
         self._read_to = 0
 
     def append(self, lines: Sequence[Line], received_at: datetime) -> int:
-        """Write the events that are new, synced to disk; return how many."""
+        """Write the events that are new, synced to disk; return how many.
+
+        Raises:
+            StorageFailed: they could not be written, and none of them counts.
+        """
         if not lines:
             return 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, self.path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            self._catch_up(file)
-            new: dict[str, Line] = {}
-            for line in lines:
-                if line["event_id"] not in self._known:
-                    new.setdefault(line["event_id"], line)
-            self._write(file, list(new.values()), received_at)
-            return len(new)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock, self.path.open("ab+", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._catch_up(file)
+                new: dict[str, Line] = {}
+                for line in lines:
+                    if line["event_id"] not in self._known:
+                        new.setdefault(line["event_id"], line)
+                self._write(file, list(new.values()), received_at)
+                return len(new)
+        except OSError as error:
+            raise StorageFailed(
+                f"The events could not be written to {self.path} ({error}), and none of them was "
+                "taken; send them again."
+            ) from error
 
-    def _write(self, file: BinaryIO, lines: list[Line], received_at: datetime) -> None:
-        stamp = received_at.isoformat()
+    def _write(self, file: FileIO, lines: list[Line], received_at: datetime) -> None:
+        stamp, start = received_at.isoformat(), self._read_to
         text = "".join(
             json.dumps({**line, "received_at": stamp}, ensure_ascii=False) + "\n" for line in lines
         )
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            write_all(file, text.encode())
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(start)  # what was not acknowledged shall not look as if it was
+            raise
         self._known.update(line["event_id"] for line in lines)
-        self._read_to = file.tell()
+        self._read_to = start + len(text.encode())
 
-    def _catch_up(self, file: BinaryIO) -> None:
+    def _catch_up(self, file: FileIO) -> None:
         """Read what was appended since; cut a line that a crash left half-written."""
         if os.fstat(file.fileno()).st_size < self._read_to:
             self._read_to = 0  # the file was moved away and begun anew
@@ -138,4 +156,10 @@ class FeedbackLog:
         for line in data[:whole].splitlines():
             self._known.add(json.loads(line)["event_id"])
         self._read_to += whole
-        file.seek(self._read_to)
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write to the end of an unbuffered file, which may take less than all at once."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

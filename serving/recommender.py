@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.encoding import query_times_s
 from ranking.policy import Lists
 from ranking.policy_config import PolicyConfig
@@ -270,12 +271,15 @@ class Recommender:
         return self._users.read(user_ids).table
 
     def warm_up(self) -> None:
-        """Connect to the store and answer once, so that the first request need not wait."""
-        user_id = self.release.user_ids()[0].as_py()
-        answer = self.recommend(user_id)
-        log.info(
-            "Warmed up in %.0f ms; degraded: %s.", answer.took_ms, answer.degraded or "nothing"
-        )
+        """Replay the golden users' requests, so that the first of others need not wait."""
+        users = read_table(self.release.folder / "golden" / "users.parquet", ["user_id"])
+        answer = None
+        for user_id in users.column("user_id").to_pylist():
+            for exclude_seen in (False, True):
+                answer = self.recommend(user_id, exclude_seen=exclude_seen, explain=exclude_seen)
+        if answer is not None:
+            degraded = answer.degraded or "nothing"
+            log.info("Warmed up; the last took %.0f ms, without %s.", answer.took_ms, degraded)
 
     def _lacking(self, query: Query) -> list[str]:
         """What a request names and the release lacks."""

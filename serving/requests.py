@@ -1,21 +1,21 @@
-"""The bodies of HTTP requests: what may be asked, and its limits."""
+"""The bodies of requests for lists: what may be asked, and its limits."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from feature_repo.contract.events import EventType
 from serving.catalogue import Filters
-from serving.query import MAX_ITEMS
+from serving.ids import Id
+from serving.query import MAX_ANCHORS, MAX_CANDIDATES, MAX_ITEMS, Query
 
 MAX_EXCLUDED = 10_000
-MAX_EVENTS = 1000
-"""Most events of one request."""
 MAX_NAMES = 1000
 """Most values of one filter."""
+MAX_BATCH = 100
+"""Most requests of one batch."""
 
 
 def _integer_or_string(value: Any) -> Any:
@@ -44,6 +44,8 @@ class FilterRequest(BaseModel):
     brand: Names = []
     price_min: Price | None = None
     price_max: Price | None = None
+    available: StrictBool | None = True
+    """Whether it may be sold, where unknown counts as yes; null: either."""
 
     def checked(self) -> Filters:
         """The filters of the recommender.
@@ -54,18 +56,22 @@ class FilterRequest(BaseModel):
         return Filters(**self.model_dump())
 
 
-class RecommendRequest(BaseModel):
-    """A request for one user's list."""
+class ContextRequest(BaseModel):
+    """What the shop knows of the moment."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"user_id": 1, "n": 5, "exclude_seen": False}]},
-    )
+    model_config = ConfigDict(extra="forbid")
+
+    preferred_categories: Annotated[list[str], Field(max_length=50)] = []
+    """Of these, popular items come first where nothing is known of the user."""
+
+
+class ListRequest(BaseModel):
+    """What all requests for a list may say."""
+
+    model_config = ConfigDict(extra="forbid")
 
     user_id: RawId
     """An unknown user gets popular items."""
-    n: Annotated[int, Field(ge=1, le=MAX_ITEMS, strict=True)] = 10
-    """Length of the list."""
     exclude_seen: StrictBool = False
     """Leave out what the user is known to have bought."""
     exclude: Annotated[list[RawId], Field(max_length=MAX_EXCLUDED)] = []
@@ -75,47 +81,76 @@ class RecommendRequest(BaseModel):
     """0, the best scores, to 1, the least alike items; by default the release's strength."""
     explain: StrictBool = False
     """Tell where each item comes from, and what raised it most."""
-
-
-class FeedbackEvent(BaseModel):
-    """What a user did."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    event_id: Annotated[Text, Field(min_length=1)]
-    """Chosen by the caller, unique; the same id sent again is not counted again."""
-    user_id: RawId
-    item_id: RawId
-    event_type: EventType
-    event_timestamp: datetime | None = None
-    """When it happened, ISO 8601 (UTC where it names no zone); by default the release's now."""
-    recommendation_id: Text | None = None
-    """Of the answer that it follows from."""
+    scenario: Text | None = None
+    """Name of one of the release's rankers (see `/version`), such as `discover`; where the release
+    has none of that name its usual one answers, and `degraded` says `scenario`."""
+    anchor_items: Annotated[list[RawId], Field(max_length=MAX_ANCHORS)] = []
+    """Items that the user looks at, latest first; lists follow them and do not hold them."""
     session_id: Text | None = None
-    position: Annotated[int, Field(ge=1)] | None = None
-    """Place in the list, from 1."""
-    quantity: Annotated[int, Field(ge=1)] = 1
-    price: Price | None = None
-    """Paid per unit."""
+    """The items of the session's recent feedback become anchors too."""
+    context: ContextRequest = ContextRequest()
+
+    def _query(self, session_items: Sequence[Id], n: int, only: Sequence[Id] | None) -> Query:
+        anchors = list(dict.fromkeys([*self.anchor_items, *session_items]))
+        return Query(
+            user_id=self.user_id,
+            n=n,
+            exclude_seen=self.exclude_seen,
+            exclude=self.exclude,
+            filters=self.filters.checked(),
+            diversity=self.diversity,
+            explain=self.explain,
+            scenario=self.scenario,
+            anchor_items=anchors[:MAX_ANCHORS],
+            candidate_items=only,
+            preferred_categories=self.context.preferred_categories,
+        )
 
 
-EVENT_SCHEMA = {
-    "type": "object",
-    "title": "FeedbackEvent",
-    "required": ["event_id", "user_id", "item_id", "event_type"],
-    "properties": {
-        **FeedbackEvent.model_json_schema()["properties"],
-        "event_type": {"type": "string", "enum": [kind.value for kind in EventType]},
-    },
-}
+class RecommendRequest(ListRequest):
+    """A request for one user's list."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": 1, "n": 5, "exclude_seen": False}]}
+    )
+
+    n: Annotated[int, Field(ge=1, le=MAX_ITEMS, strict=True)] = 10
+    """Length of the list."""
+    candidate_items: Annotated[list[RawId], Field(max_length=MAX_CANDIDATES)] | None = None
+    """The only items that the list may hold; by default any."""
+
+    def query(self, session_items: Sequence[Id] = ()) -> Query:
+        """The request as the recommender takes it.
+
+        Args:
+            session_items: of the session, latest first.
+
+        Raises:
+            BadField: the filters contradict each other.
+        """
+        return self._query(session_items, self.n, self.candidate_items)
 
 
-class FeedbackRequest(BaseModel):
-    """Events of any number of users; each is taken or rejected by itself."""
+class BatchRequest(BaseModel):
+    """Requests that are answered together."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"requests": [{"user_id": 1, "n": 5}]}]}
+    )
 
-    events: Annotated[
-        list[Annotated[Any, WithJsonSchema(EVENT_SCHEMA)]],
-        Field(min_length=1, max_length=MAX_EVENTS),
-    ]
+    requests: Annotated[list[RecommendRequest], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class RankRequest(ListRequest):
+    """A request to rank given items for one user."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": 1, "candidate_items": [1, 2, 3]}]}
+    )
+
+    candidate_items: Annotated[list[RawId], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    """Items of the release come first, by rank; the others last, without a score."""
+
+    def query(self, session_items: Sequence[Id] = ()) -> Query:
+        """See ``RecommendRequest.query``."""
+        return self._query(session_items, len(self.candidate_items), self.candidate_items)

@@ -8,9 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.app import create_app
-from serving.feedback import FeedbackLog
 from serving.recommender import Recommender
+from tests.serving.http import client_of, server_of
 
 USER, UNKNOWN = 1007, 999_999
 
@@ -22,15 +21,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def client_of(recommender: Recommender, folder: Path) -> httpx.AsyncClient:
-    app = create_app(recommender, FeedbackLog(folder / "feedback.jsonl"))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://shop")
-
-
 @pytest.fixture
 async def client(recommender: Recommender, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the app."""
-    async with client_of(recommender, tmp_path) as client:
+    async with client_of(server_of(recommender, tmp_path)) as client:
         yield client
 
 
@@ -49,6 +43,8 @@ async def test_the_answer_is_the_recommenders(
     assert sorted(body) == [
         "cached",
         "degraded",
+        "experiment",
+        "index_version",
         "items",
         "model_version",
         "recommendation_id",
@@ -83,7 +79,7 @@ async def test_an_unknown_user_is_answered(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_store_that_is_away_is_named(cut_off: Recommender, tmp_path: Path) -> None:
-    async with client_of(cut_off, tmp_path) as client:
+    async with client_of(server_of(cut_off, tmp_path)) as client:
         response = await client.post("/recommend/", json={"user_id": USER})
         ready = await client.get("/health/ready")
 
@@ -116,13 +112,20 @@ async def test_a_store_that_is_away_is_named(cut_off: Recommender, tmp_path: Pat
             "filters.price_min",
             "must not be above price_max",
         ),
+        ({"user_id": 1, "filters": {"available": "no"}}, "filters.available", "valid boolean"),
+        ({"user_id": 1, "context": {"mood": "good"}}, "context.mood", "not permitted"),
+        ({"user_id": 1, "anchor_items": [1] * 51}, "anchor_items", "at most 50 items"),
+        ({"user_id": 1, "candidate_items": ["a"]}, "candidate_items[0]", "must be an integer"),
+        ({"user_id": 1, "session_id": "\ud800"}, "session_id", "valid string"),
+        ({"user_id": 1, "\ud800": 1}, "body", "unicode string"),
         ([1, 2], "body", "valid dictionary"),
     ],
 )
 async def test_a_wrong_request_is_refused_with_its_field(
     client: httpx.AsyncClient, body: Any, field: str, text: str
 ) -> None:
-    response = await client.post("/recommend/", json=body)
+    headers = {"content-type": "application/json"}
+    response = await client.post("/recommend/", content=json.dumps(body), headers=headers)
 
     assert response.status_code == 422, response.text
     (problem,) = response.json()["problems"]
@@ -171,6 +174,14 @@ async def test_feedback_sent_again_is_not_counted_again(client: httpx.AsyncClien
     assert (answer["accepted"], answer["duplicates"]) == (0, 1)
 
 
+async def test_an_event_may_come_alone_or_in_a_list(client: httpx.AsyncClient) -> None:
+    alone = await client.post("/feedback/", json=event("a"))
+    many = await client.post("/feedback/", json=[event("b"), event("c")])
+
+    assert (alone.status_code, alone.json()["accepted"]) == (202, 1)
+    assert (many.status_code, many.json()["accepted"]) == (202, 2)
+
+
 @pytest.mark.parametrize("body", [{}, {"events": []}, {"events": [event("a")] * 1001}])
 async def test_feedback_without_events_or_with_too_many_is_refused(
     client: httpx.AsyncClient, body: Any
@@ -200,7 +211,11 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
         "/feedback/",
         "/health/live",
         "/health/ready",
+        "/metrics",
+        "/rank/",
         "/recommend/",
+        "/recommend/batch",
+        "/similar/{item_id}",
         "/version",
     ]
     schemas = described["components"]["schemas"]

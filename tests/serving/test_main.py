@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving.__main__ import main
+from tests.serving.shop import TinyShop
 
 
 def test_without_a_release_the_command_says_what_to_do(
@@ -19,6 +21,16 @@ def test_without_a_release_the_command_says_what_to_do(
     assert "Run `make quickstart`" in error
 
 
+def test_others_are_let_in_with_keys_alone(
+    shop: TinyShop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, "SHOPREC_API_KEYS": ""})
+
+    assert main(["--release", str(shop.releases / "current"), "--host", "0.0.0.0"]) == 2
+
+    assert "Listening on 0.0.0.0 lets others in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["serving", "serving.batch"])
 def test_the_help_names_every_option(module: str, repository: Path) -> None:
     command = [sys.executable, "-m", module, "--help"]
@@ -26,7 +38,7 @@ def test_the_help_names_every_option(module: str, repository: Path) -> None:
     result = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
 
     options = {
-        "serving": ["--host", "--port", "--release", "--workers", "--feedback", "--log-level"],
+        "serving": ["--host", "--port", "--release", "--workers", "--feedback", "--deadline-ms"],
         "serving.batch": ["--release", "--users", "--k", "--exclude-seen", "--user-rows", "--out"],
     }
     for option in options[module]:

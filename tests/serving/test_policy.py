@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,12 +16,11 @@ from feature_repo.contract.errors import ConfigError
 from ranking.policy_config import PolicyConfig, PromotionConfig
 from serving import batch
 from serving.answers import Item
-from serving.app import create_app
-from serving.feedback import FeedbackLog
 from serving.ids import BadField
 from serving.online import OnlineStore
 from serving.recommender import Recommender
 from serving.release import Release
+from tests.serving.http import client_of, server_of
 from tests.serving.shop import NAME, NUM_USERS, TinyShop
 from trainer.export import ExportConfig, export
 
@@ -101,9 +99,7 @@ def test_one_row_is_answered_as_in_a_batch_under_a_policy(release: Release, stor
 
 @pytest.mark.anyio
 async def test_the_interface_takes_a_diversity(recommender: Recommender, tmp_path: Path) -> None:
-    app = create_app(recommender, FeedbackLog(tmp_path / "feedback.jsonl"))
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+    async with client_of(server_of(recommender, tmp_path)) as client:
         request = {"user_id": USER, "n": 8, "diversity": 1}
         answer = await client.post("/recommend/", json=request)
         refused = await client.post("/recommend/", json={**request, "diversity": 1.1})

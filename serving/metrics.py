@@ -1,0 +1,104 @@
+"""What a server counts, in Prometheus' text format; summed over its workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from serving.settings import METRICS_VARIABLE
+from serving.stages import Run
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "shoprec_requests", "Requests answered.", ["route", "status"], registry=own
+        )
+        self._seconds = Histogram(
+            "shoprec_request_seconds",
+            "Time from a request's first byte to the last of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self._stages = Histogram(
+            "shoprec_stage_seconds",
+            "Time of one stage of answers.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=own,
+        )
+        self._degraded = Counter(
+            "shoprec_degraded", "Answers that did without a stage.", ["stage"], registry=own
+        )
+        self._feedback = Counter(
+            "shoprec_feedback_events",
+            "Feedback events, by what became of them.",
+            ["outcome"],
+            registry=own,
+        )
+        self._waiting = Gauge(
+            "shoprec_requests_in_progress",
+            "Requests that wait for a list or have one made.",
+            multiprocess_mode="livesum",
+            registry=own,
+        )
+        self._release = Gauge(
+            "shoprec_release_loaded",
+            "Workers that answer from a release.",
+            ["model_version"],
+            multiprocess_mode="livesum",
+            registry=own,
+        )
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_run(self, run: Run) -> None:
+        """Count the stages of an answer."""
+        for stage, seconds in list(run.seconds.items()):  # a late run may go on
+            self._stages.labels(stage).observe(seconds)
+        for stage in list(run.degraded):
+            self._degraded.labels(stage).inc()
+
+    def count_feedback(self, **outcomes: int) -> None:
+        """Count events that were accepted, duplicates or rejected."""
+        for outcome, number in outcomes.items():
+            self._feedback.labels(outcome).inc(number)
+
+    def set_waiting(self, number: int) -> None:
+        """Say how many requests are in progress."""
+        self._waiting.set(number)
+
+    def set_release(self, old: str | None, new: str | None) -> None:
+        """Say which release is answered from."""
+        for version, value in ((old, 0), (new, 1)):
+            if version is not None:
+                self._release.labels(version).set(value)
+
+    def text(self) -> bytes:
+        """Everything counted, by all workers where there are several."""
+        folder = os.environ.get(METRICS_VARIABLE)
+        if not folder:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, path=folder)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def forget_dead_workers(folder: Path) -> None:
+    """Remove the gauges of workers that ended; what they counted stays."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            mark_process_dead(int(pid), path=str(folder))  # type: ignore[no-untyped-call]

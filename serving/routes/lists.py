@@ -1,0 +1,59 @@
+"""``/recommend/``, ``/recommend/batch``, ``/rank/`` and ``/similar/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from serving.answers import Recommendation
+from serving.ids import parse_id, within
+from serving.problems import RESPONSES
+from serving.query import MAX_ITEMS
+from serving.requests import BatchRequest, RankRequest, RecommendRequest
+from serving.server import Server
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """The answers to a batch, in the order of its requests."""
+
+    answers: list[Recommendation]
+
+
+def list_routes(server: Server) -> APIRouter:
+    """The routes that answer with lists."""
+    router = APIRouter(tags=["recommendations"], responses=RESPONSES)
+
+    @router.post("/recommend/")
+    async def recommend(request: RecommendRequest) -> Recommendation:
+        """The best items for one user; popular items where nothing is known of the user."""
+        return (await server.answer([server.checked(request.query())]))[0]
+
+    @router.post("/recommend/batch")
+    async def recommend_many(batch: BatchRequest) -> BatchAnswer:
+        """Lists for several requests at once, in less time than one after another."""
+        queries = []
+        for place, request in enumerate(batch.requests):
+            with within(f"requests.{place}"):
+                queries.append(server.checked(request.query()))
+        return BatchAnswer(await server.answer(queries))
+
+    @router.post("/rank/")
+    async def rank(request: RankRequest) -> Recommendation:
+        """Given items in the order of the user's interest."""
+        return await server.rank(server.checked(request.query()))
+
+    @router.get("/similar/{item_id:path}")
+    async def similar(
+        item_id: Annotated[str, Path(max_length=256, description="As in the shop's data.")],
+        n: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="Length of the list.")] = 10,
+    ) -> Recommendation:
+        """The items that are nearest to one; popular ones where nothing is known of it."""
+        recommender = server.live.get()
+        found = parse_id(item_id, recommender.release.about.item_id, "item_id")
+        return await server.answering.run(partial(recommender.similar, found, n))
+
+    return router

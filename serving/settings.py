@@ -1,0 +1,106 @@
+"""What a server is told by its environment; the command line sets the same variables."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from feature_repo.contract.dataset import REPOSITORY
+from feature_repo.contract.errors import ConfigError
+
+PREFIX = "SHOPREC_"
+KEYS_VARIABLE = "SHOPREC_API_KEYS"
+METRICS_VARIABLE = "SHOPREC_METRICS"
+"""Folder in which the workers of one server add up what they count."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A server's settings; each is the variable ``SHOPREC_<NAME>``."""
+
+    release: Path = Path("releases/current")
+    """Folder, or the link that is followed when it moves."""
+    feedback: Path = REPOSITORY / "data" / "feedback"
+    """Folder of the feedback log."""
+    api_keys: tuple[str, ...] = ()
+    """With commas between them; one of them is asked for wherever there is any."""
+    workers: int = 1
+    """Processes, which share the cores."""
+    deadline_ms: float = 500.0
+    """After this time a list is answered with what there is."""
+    queue: int = 64
+    """Most requests that a process works on or lets wait; others get 429."""
+    max_body: int = 2 << 20
+    """Bytes; larger requests get 413."""
+    watch_s: float = 1.0
+    """Time between two looks at the release's link; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "queue", "max_body", "deadline_ms"):
+            value = getattr(self, name)
+            _require(value > 0, f"{PREFIX}{name.upper()} must be above zero; got {value}.")
+        _require(self.watch_s >= 0, f"{PREFIX}WATCH_S must not be below zero; got {self.watch_s}.")
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the variables that are set.
+
+        Raises:
+            ConfigError: one is not of its type, or out of range.
+        """
+        given = {}
+        for field in fields(Settings):
+            text = environment.get(f"{PREFIX}{field.name.upper()}")
+            if text:
+                given[field.name] = _read(field.name, str(field.type), text)
+        return Settings(**given)  # type: ignore[arg-type]
+
+
+def _read(name: str, kind: str, text: str) -> Path | tuple[str, ...] | int | float:
+    try:
+        match kind:
+            case "Path":
+                return Path(text)
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case _:
+                return tuple(key.strip() for key in text.split(",") if key.strip())
+    except ValueError:
+        raise ConfigError(f"{PREFIX}{name.upper()}={text!r} is not of type {kind}.") from None
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ConfigError(sentence)
+
+
+def require_keys(host: str, keys: tuple[str, ...], *, without: bool) -> None:
+    """Refuse to serve others than this machine without API keys.
+
+    Args:
+        host: the address to listen on.
+        keys: the API keys.
+        without: whether the caller said that there shall be none.
+
+    Raises:
+        ConfigError: there are no keys.
+    """
+    _require(
+        bool(keys) or without or is_loopback(host),
+        f"Listening on {host} lets others in, and {KEYS_VARIABLE} names no API keys. Set it to one "
+        "or more, with commas between them, or say --without-keys if something else keeps others "
+        "out.",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,77 @@
+"""Threads that compute answers beside the event loop, and a bound on what waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from serving.problems import TooManyRequests
+
+T = TypeVar("T")
+
+
+class TooLate(Exception):
+    """The time is over before the work is done; it may still be going on."""
+
+
+class Threads:
+    """A few threads with a bounded queue."""
+
+    def __init__(
+        self, size: int, most: int, tell: Callable[[int], None] = lambda number: None
+    ) -> None:
+        """Start none yet.
+
+        Args:
+            size: number of threads.
+            most: pieces of work that run or wait.
+            tell: is called with the number of those, whenever it changes.
+        """
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="answer")
+        self._most, self._tell = most, tell
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    async def run(self, work: Callable[[], T], within_s: float | None = None) -> T:
+        """What ``work`` returns.
+
+        Args:
+            work: a piece of work.
+            within_s: seconds to wait for it; None: until it is done.
+
+        Raises:
+            TooManyRequests: as many as may wait are waiting.
+            TooLate: it is not done in time; work that did not begin is dropped.
+        """
+        future = self._submit(work)
+        waiting = asyncio.wrap_future(future)
+        done, _ = await asyncio.wait({waiting}, timeout=within_s)
+        if not done:
+            waiting.cancel()  # and the work with it, unless it runs
+            raise TooLate
+        return waiting.result()
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        with self._lock:
+            if self._inside >= self._most:
+                raise TooManyRequests(
+                    f"{self._inside} requests are being answered or wait, which is the most that "
+                    "may; try again in a moment."
+                )
+            self._inside += 1
+            self._tell(self._inside)
+        future = self._pool.submit(work)
+        future.add_done_callback(self._leave)
+        return future
+
+    def _leave(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._inside -= 1
+            self._tell(self._inside)
+
+    def close(self) -> None:
+        """Let the work that runs end, and drop what waits."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
