@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
         "--feedback", metavar="FOLDER", help="folder of the feedback log (data/feedback)"
     )
     found.add_argument(
+        "--items", metavar="FOLDER", help="folder of the log of changed items (data/items)"
+    )
+    found.add_argument(
         "--deadline-ms",
         metavar="MS",
         help="after this time a list is answered with what there is (500)",
@@ -79,8 +82,9 @@ def serve(arguments: argparse.Namespace) -> None:
         ConfigError: a setting does not hold, or others are let in without API keys.
     """
     given = {"release": Path(arguments.release).absolute(), "workers": arguments.workers}
-    if arguments.feedback:
-        given["feedback"] = Path(arguments.feedback).absolute()
+    for name in ("feedback", "items"):
+        folder = getattr(arguments, name)
+        given[name] = folder and Path(folder).absolute()
     given |= {"deadline_ms": arguments.deadline_ms, "queue": arguments.queue}
     for name, value in given.items():
         if value is not None:
@@ -88,6 +92,7 @@ def serve(arguments: argparse.Namespace) -> None:
     settings = Settings.from_environment()
     require_keys(arguments.host, settings.api_keys, without=arguments.without_keys)
     folder = require_release(settings.release)
+    os.environ[f"{PREFIX}PROJECT"] = About.read(folder, verify=settings.workers > 1).project
     _start_online_store()
     with tempfile.TemporaryDirectory(prefix="shoprec-") as shared:
         # Before anything imports prometheus_client, which looks for it then.
@@ -95,7 +100,6 @@ def serve(arguments: argparse.Namespace) -> None:
         if settings.workers == 1:
             _run_one(arguments)
         else:
-            About.read(folder)  # here an error is a sentence; a worker's would be started again
             _run_many(arguments, settings.workers)
 
 

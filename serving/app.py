@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from serving.about import About
+from feature_repo.contract.errors import ArtifactError
 from serving.feedback import FeedbackLog
 from serving.guards import ApiKeys, BodyLimit, Counted
+from serving.item_log import ItemLog
 from serving.live import Live
 from serving.metrics import forget_dead_workers
 from serving.online import OnlineStore
@@ -23,6 +24,7 @@ from serving.recommender import Recommender
 from serving.release import Release
 from serving.routes.feedback import feedback_routes
 from serving.routes.health import VERSION, health_routes
+from serving.routes.items import item_routes
 from serving.routes.lists import list_routes
 from serving.server import Server
 from serving.settings import METRICS_VARIABLE, Settings
@@ -54,7 +56,7 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
         server.writing.close()
 
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
-    for routes in (list_routes, feedback_routes, health_routes):
+    for routes in (list_routes, item_routes, feedback_routes, health_routes):
         app.include_router(routes(server))
     add_handlers(app)
     app.add_middleware(BodyLimit, most=server.settings.max_body)
@@ -66,37 +68,43 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
 
 def from_environment() -> FastAPI:
     """The app of one of several worker processes, which takes requests once it is loaded."""
-    server = _server()
+    server = _server(Settings.from_environment())
     return create_app(server, partial(_load, server))
 
 
 def app_and_loader() -> tuple[FastAPI, Callable[[], None]]:
     """The app of a process alone, and what loads its release: until then it is not ready."""
-    server = _server()
+    server = _server(Settings.from_environment())
     return create_app(server), partial(_load, server)
 
 
-def _server() -> Server:
-    """The parts of a server, as the environment describes it."""
-    settings = Settings.from_environment()
+def _server(settings: Settings) -> Server:
+    """The parts of a server; ``project`` is set."""
     folder = os.environ.get(METRICS_VARIABLE)
     shared = Path(folder) if folder else None
     if shared is not None:
         forget_dead_workers(shared)
-    about = About.read(settings.release.resolve(), verify=False)
-    feedback = FeedbackLog(settings.feedback / f"{about.project}.jsonl")
     live = Live(settings.release, partial(_recommender, settings), shared=shared)
+    feedback = FeedbackLog(settings.feedback / f"{settings.project}.jsonl")
     return Server(live, feedback, settings)
 
 
 def _recommender(settings: Settings, folder: Path) -> Recommender:
     release = Release.load(folder)
-    about, timeout_s = release.about, SHARES[FEATURES] * settings.deadline_ms / 1000.0
+    about = release.about
+    if about.project != settings.project:
+        raise ArtifactError(
+            f"The release {about.version} is of the shop {about.project!r}, and this server is of "
+            f"{settings.project!r}. Start a server of its own for it."
+        )
+    timeout_s = SHARES[FEATURES] * settings.deadline_ms / 1000.0
     store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
-    return Recommender(release, store)
+    items = ItemLog(settings.items / f"{about.project}.log", about.project)
+    return Recommender(release, store, items=items)
 
 
 def _load(server: Server) -> None:
     server.live.load()
+    server.live.follow_items(server.settings.items_s)
     if server.settings.watch_s:
         server.live.watch(server.settings.watch_s)

@@ -128,20 +128,28 @@ class Live:
         give_memory_back()
 
     def watch(self, every_s: float) -> None:
-        """Look every so often, until the end of the process."""
-        thread = threading.Thread(target=self._watch, args=(every_s,), name="releases", daemon=True)
-        thread.start()
+        """Look every so often, until the end."""
+        self._repeat("releases", every_s, self.look)
+
+    def follow_items(self, every_s: float) -> None:
+        """Take over what others change of the items, every so often, until the end."""
+        self._repeat("items", every_s, lambda: self.get().items.catch_up())
+        self._repeat("scorers", every_s, lambda: self.get().items.refresh_if_due())
 
     def end(self) -> None:
         """Answer what is there, and be ready for nothing more."""
         self._ended.set()
 
-    def _watch(self, every_s: float) -> None:
-        while not self._ended.wait(every_s):
-            try:
-                self.look()
-            except Exception:
-                log.exception("The watch over %s goes on after a failure.", self.path)
+    def _repeat(self, name: str, every_s: float, work: Callable[[], None]) -> None:
+        def working() -> None:
+            while not self._ended.wait(every_s):
+                try:
+                    work()
+                except Exception:
+                    log.exception("The thread %r goes on after a failure.", name)
+                    self._ended.wait(1.0)
+
+        threading.Thread(target=working, name=name, daemon=True).start()
 
     def _loaded(self, folder: Path) -> Recommender:
         with self._alone():

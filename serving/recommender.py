@@ -23,7 +23,9 @@ from serving.asked import Asked, rows_of
 from serving.catalogue import Filters
 from serving.explanation import Explanations
 from serving.ids import Id, check_id
-from serving.item_view import ItemView, first_view
+from serving.item_log import ItemLog
+from serving.item_view import ItemView
+from serving.live_items import LiveItems
 from serving.online import OnlineStore, UserFeatures
 from serving.pipeline import Made, Pipeline
 from serving.popular import Popular
@@ -47,11 +49,22 @@ class Recommender:
     """Answers requests from one release and one online store; may be used by many threads."""
 
     def __init__(
-        self, release: Release, online: UserFeatures, policy: PolicyConfig | None = None
+        self,
+        release: Release,
+        online: UserFeatures,
+        policy: PolicyConfig | None = None,
+        items: ItemLog | None = None,
     ) -> None:
+        """Answer from a release.
+
+        Args:
+            release: models and items.
+            online: where user features come from.
+            policy: of lists; None: the release's.
+            items: the log of what changed of the items; None: changes are kept in memory.
+        """
         self.release = release
-        self.view = first_view(release, policy)
-        """What requests read of items."""
+        self.items = LiveItems(release, policy, items)
         self._users = UserReader(release, online)
         popular = Popular.of(release.retriever, self._users.nobodies([None]))
         self._pipeline = Pipeline(release.retriever, release.schema, popular)
@@ -78,6 +91,16 @@ class Recommender:
         about = release.about
         store = online or OnlineStore(about.project, release.schema, about.user_id)
         return Recommender(release, store, release.policy_config.updated(policy))
+
+    @property
+    def view(self) -> ItemView:
+        """What requests read of items, at this moment."""
+        return self.items.view
+
+    @property
+    def index_version(self) -> str:
+        """Of the item index and, after a plus, how many changes of items came since."""
+        return f"{self.release.index_version}+{self.view.num_changes}"
 
     def recommend(
         self,

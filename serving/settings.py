@@ -23,8 +23,13 @@ class Settings:
 
     release: Path = Path("releases/current")
     """Folder, or the link that is followed when it moves."""
+    project: str = ""
+    """The shop, as its releases name it; releases of others are refused. By default that of the
+    first release."""
     feedback: Path = REPOSITORY / "data" / "feedback"
     """Folder of the feedback log."""
+    items: Path = REPOSITORY / "data" / "items"
+    """Folder of the log of items that changed since the release."""
     api_keys: tuple[str, ...] = ()
     """With commas between them; one of them is asked for wherever there is any."""
     workers: int = 1
@@ -38,8 +43,11 @@ class Settings:
     watch_s: float = 1.0
     """Time between two looks at the release's link; 0: none."""
 
+    items_s: float = 0.1
+    """Time between two looks at the log of items."""
+
     def __post_init__(self) -> None:
-        for name in ("workers", "queue", "max_body", "deadline_ms"):
+        for name in ("workers", "queue", "max_body", "deadline_ms", "items_s"):
             value = getattr(self, name)
             _require(value > 0, f"{PREFIX}{name.upper()} must be above zero; got {value}.")
         _require(self.watch_s >= 0, f"{PREFIX}WATCH_S must not be below zero; got {self.watch_s}.")
@@ -59,7 +67,7 @@ class Settings:
         return Settings(**given)  # type: ignore[arg-type]
 
 
-def _read(name: str, kind: str, text: str) -> Path | tuple[str, ...] | int | float:
+def _read(name: str, kind: str, text: str) -> Path | tuple[str, ...] | int | float | str:
     try:
         match kind:
             case "Path":
@@ -68,6 +76,8 @@ def _read(name: str, kind: str, text: str) -> Path | tuple[str, ...] | int | flo
                 return int(text)
             case "float":
                 return float(text)
+            case "str":
+                return text
             case _:
                 return tuple(key.strip() for key in text.split(",") if key.strip())
     except ValueError:

@@ -73,5 +73,5 @@ class Threads:
             self._tell(self._inside)
 
     def close(self) -> None:
-        """Let the work that runs end, and drop what waits."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Take no more work, and drop what waits."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -174,6 +174,21 @@ async def test_feedback_sent_again_is_not_counted_again(client: httpx.AsyncClien
     assert (answer["accepted"], answer["duplicates"]) == (0, 1)
 
 
+async def test_feedback_that_cannot_be_written_is_not_acknowledged(
+    recommender: Recommender, tmp_path: Path
+) -> None:
+    (tmp_path / "feedback.jsonl").mkdir()  # a file cannot be opened there, whoever asks
+
+    async with client_of(server_of(recommender, tmp_path)) as client:
+        response = await client.post("/feedback/", json=event("a"))
+        answer = await client.post("/recommend/", json={"user_id": USER})
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert "none of them was taken; send them again" in response.json()["error"]
+    assert (answer.status_code, answer.json()["degraded"]) == (200, [])
+
+
 async def test_an_event_may_come_alone_or_in_a_list(client: httpx.AsyncClient) -> None:
     alone = await client.post("/feedback/", json=event("a"))
     many = await client.post("/feedback/", json=[event("b"), event("c")])
@@ -211,6 +226,8 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
         "/feedback/",
         "/health/live",
         "/health/ready",
+        "/items",
+        "/items/{item_id}",
         "/metrics",
         "/rank/",
         "/recommend/",

@@ -116,7 +116,7 @@ def test_a_policy_that_fails_is_done_without(release: Release, store_url: str) -
     plain = recommender.recommend(USER)
     items = replace(recommender.view.policy.items, boost_R=np.zeros(0, np.float32))
     policy = replace(recommender.view.policy, items=items)
-    recommender.view = replace(recommender.view, policy=policy)
+    recommender.items.view = replace(recommender.view, policy=policy)
 
     answer = recommender.recommend(USER)
 
@@ -147,7 +147,7 @@ def stuck(release: Release, store_url: str) -> Iterator[Recommender]:
             return scorer.score(*arguments)
 
     waiting = Stuck(scorer.inputs, scorer.config, scorer.members, scorer.rows)
-    recommender.view = replace(recommender.view, scorers={"default": waiting})
+    recommender.items.view = replace(recommender.view, scorers={"default": waiting})
     yield recommender
     gate.set()
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import multiprocessing
+import os
+import resource
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 
 from feature_repo.contract.dataset import IdType
 from serving.feedback import FeedbackLog, FeedbackReader
+from serving.problems import StorageFailed
 
 NOW = datetime(2017, 11, 27, 5, tzinfo=UTC)
 READER = FeedbackReader(IdType.INT64, IdType.INT64, lambda: NOW)
@@ -166,3 +171,50 @@ def test_processes_that_write_the_same_events_at_once_write_each_once(log: Feedb
         worker.join()
 
     assert sorted(line["event_id"] for line in written(log)) == sorted(f"e{n}" for n in range(50))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Return what keeps this process from writing past some size of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_does_not_fit_on_the_disk_is_not_taken(
+    log: FeedbackLog, full_disk: Callable[[int], None]
+) -> None:
+    log.append(lines(event("a")), NOW)
+    size = log.path.stat().st_size
+
+    full_disk(size + size // 2)  # half an event more
+    with pytest.raises(StorageFailed, match="none of them was taken; send them again"):
+        log.append(lines(event("b"), event("c")), NOW)
+    assert log.path.stat().st_size == size
+    full_disk(resource.RLIM_INFINITY)
+
+    assert log.append(lines(event("b"), event("c")), NOW) == 2
+    assert [line["event_id"] for line in written(log)] == ["a", "b", "c"]
+
+
+def _append_until_killed(path: Path, acknowledged: int) -> None:
+    log = FeedbackLog(path)
+    for number in itertools.count():
+        log.append(lines(event(f"e{number}"), event(f"f{number}")), NOW)
+        os.write(acknowledged, b".")
+
+
+def test_what_was_acknowledged_survives_the_death_of_the_writer(log: FeedbackLog) -> None:
+    reading, writing = os.pipe()
+    context = multiprocessing.get_context("fork")
+    writer = context.Process(target=_append_until_killed, args=(log.path, writing))
+    writer.start()
+    count = 0
+    while count < 20:
+        count += len(os.read(reading, 20 - count))
+    writer.kill()
+    writer.join()
+
+    assert log.append(lines(event("last")), NOW) == 1
+    found = {line["event_id"] for line in written(log)}
+    assert {f"{kind}{number}" for kind in "ef" for number in range(count)} <= found

@@ -38,7 +38,7 @@ def test_the_help_names_every_option(module: str, repository: Path) -> None:
     result = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
 
     options = {
-        "serving": ["--host", "--port", "--release", "--workers", "--feedback", "--deadline-ms"],
+        "serving": ["--host", "--port", "--release", "--workers", "--feedback", "--items"],
         "serving.batch": ["--release", "--users", "--k", "--exclude-seen", "--user-rows", "--out"],
     }
     for option in options[module]:

@@ -37,8 +37,6 @@ async def test_more_than_may_wait_is_refused_until_there_is_room() -> None:
 
     assert await threads.run(lambda: 5) == 5
     assert max(told) == 2
-    threads.close()
-    assert told[-1] == 0
 
 
 async def test_work_that_is_not_done_in_time_is_given_up() -> None:

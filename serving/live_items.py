@@ -1,0 +1,115 @@
+"""The items of a release as they are now: what changed is read from a log, by every worker.
+
+A change is seen at once where it was made, and by other workers when their thread next looks.
+Scorers and the policy read attributes from tables that are made as a whole: after changes they are
+made again beside the old ones, seldom enough to take a small share of a processor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pyarrow as pa
+
+from ranking.policy import Policy
+from ranking.policy_config import PolicyConfig
+from ranking.policy_items import PolicyItems
+from ranking.scorer import Scorer
+from serving.ids import Id
+from serving.item_changes import ChangedItems, padded
+from serving.item_log import ItemChange, ItemLog, Values
+from serving.item_view import ItemView, first_view
+from serving.release import Release
+
+REST = 20.0
+"""Scorers are made again after this many times the time that it took the last time."""
+
+
+class LiveItems:
+    """What requests read of items, and how it is changed; may be used by many threads."""
+
+    def __init__(
+        self, release: Release, policy: PolicyConfig | None = None, log: ItemLog | None = None
+    ) -> None:
+        """The items of a release after all changes of a log; None: changes are not kept."""
+        self._release, self._log = release, log
+        self._changed = ChangedItems(release)
+        self.view = first_view(release, policy)
+        """What requests read."""
+        self._lock = threading.Lock()
+        self._scored_changes = 0
+        self._rested_at = float("-inf")
+        self.catch_up()
+        self.refresh()
+
+    def put(self, items: Sequence[tuple[Id, Values]], at: datetime) -> None:
+        """Change values of items, or add items.
+
+        Args:
+            items: ids of the shop's type, with the values that change.
+            at: the wall clock's time.
+
+        Raises:
+            StorageFailed: the change could not be written, and was not made.
+        """
+        if self._log is not None:
+            self._log.put(items, at)
+            self.catch_up()
+        else:
+            self._apply([ItemChange(item_id, values, at) for item_id, values in items])
+
+    def remove(self, item_ids: Sequence[Id], at: datetime) -> None:
+        """Take items out of all lists until they are put again; see ``put``."""
+        if self._log is not None:
+            self._log.remove(item_ids, at)
+            self.catch_up()
+        else:
+            self._apply([ItemChange(item_id, None, at) for item_id in item_ids])
+
+    def catch_up(self) -> None:
+        """Read what others wrote."""
+        if self._log is not None and self._log.is_behind():
+            with self._lock:
+                self.view = self._changed.apply(self.view, self._log.read())
+
+    def _apply(self, changes: Sequence[ItemChange]) -> None:
+        with self._lock:
+            self.view = self._changed.apply(self.view, changes)
+
+    def refresh_if_due(self) -> None:
+        """As ``refresh``, unless it was just done."""
+        if time.monotonic() >= self._rested_at:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Make scorers and policy again, if anything changed since."""
+        if self._scored_changes == self.view.num_changes:
+            return
+        started = time.monotonic()
+        with self._lock:
+            view = self.view
+            table = self._changed.items(view.vocabulary)
+        scorers = {name: self._scorer(name, view, table) for name in view.scorers}
+        policy = self._policy(view, table)
+        with self._lock:
+            policy = padded(policy, self.view.vocabulary.num_rows)
+            self.view = replace(self.view, scorers=scorers, scored=view.vocabulary, policy=policy)
+            self._scored_changes = view.num_changes
+        ended = time.monotonic()
+        self._rested_at = ended + REST * (ended - started)
+
+    def _scorer(self, name: str, view: ItemView, table: pa.Table) -> Scorer:
+        old = self._release.scorers[name]
+        found = Scorer(old.inputs, old.config, old.members, table, old.calibration)
+        found.prepare(view.vocabulary)
+        return found
+
+    def _policy(self, view: ItemView, table: pa.Table) -> Policy:
+        config, retriever = view.policy.config, self._release.retriever
+        num_users = len(retriever.encoder.users)
+        items = PolicyItems.of(config, table, view.vocabulary, num_users, retriever.item_vectors)
+        return padded(Policy(config, items), view.vocabulary.num_rows)
