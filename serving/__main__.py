@@ -61,6 +61,11 @@ def parser() -> argparse.ArgumentParser:
         "--queue", metavar="N", help="requests that a process works on or lets wait (64)"
     )
     found.add_argument(
+        "--cache-s",
+        metavar="S",
+        help="give the same request the same answer for so long, unless feedback comes in (0)",
+    )
+    found.add_argument(
         "--without-keys",
         action="store_true",
         help=f"listen on any address although {KEYS_VARIABLE} names no API keys",
@@ -85,7 +90,8 @@ def serve(arguments: argparse.Namespace) -> None:
     for name in ("feedback", "items"):
         folder = getattr(arguments, name)
         given[name] = folder and Path(folder).absolute()
-    given |= {"deadline_ms": arguments.deadline_ms, "queue": arguments.queue}
+    for name in ("deadline_ms", "queue", "cache_s"):
+        given[name] = getattr(arguments, name)
     for name, value in given.items():
         if value is not None:
             os.environ[f"{PREFIX}{name.upper()}"] = str(value)

@@ -104,6 +104,7 @@ def _recommender(settings: Settings, folder: Path) -> Recommender:
 
 
 def _load(server: Server) -> None:
+    server.feedback.load()
     server.live.load()
     server.live.follow_items(server.settings.items_s)
     if server.settings.watch_s:

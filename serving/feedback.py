@@ -2,7 +2,8 @@
 
 The log is one file of JSON lines. Every process locks it, reads what others appended, drops
 events whose id it has met, appends the rest and syncs, so that an event counts once whichever
-worker it was sent to, and was on disk before it was acknowledged.
+worker it was sent to, and was on disk before it was acknowledged. "Once" is among the last million
+events: the log may be moved away and begun anew at any time.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,10 @@ from serving.ids import BadField, check_id
 from serving.problems import StorageFailed, printable
 
 log = logging.getLogger(__name__)
+
+MOST_KNOWN = 1_000_000
+LONG_LINE = 400
+"""Bytes of an event that are reckoned with when a log is opened."""
 
 Line = dict[str, Any]
 """One event as a JSON object of the log."""
@@ -96,13 +102,28 @@ def _id_of(value: Any) -> str | None:
 
 
 class FeedbackLog:
-    """An append-only file of events, shared by processes; keeps every event's id in memory."""
+    """An append-only file of events, shared by processes; keeps the ids of the last in memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most_known: int = MOST_KNOWN) -> None:
+        """Open nothing yet.
+
+        Args:
+            path: of the file.
+            most_known: an event counts once among so many.
+        """
         self.path = path
         self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._most_known = most_known
+        self._known: dict[str, None] = {}
+        self._inode = -1
         self._read_to = 0
+
+    def load(self) -> None:
+        """Read the ids of the last events, so that the first ``append`` need not."""
+        if self.path.exists():
+            with self._lock, self.path.open("ab+", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._catch_up(file)
 
     def append(self, lines: Sequence[Line], received_at: datetime) -> int:
         """Write the events that are new, synced to disk; return how many.
@@ -140,22 +161,42 @@ class FeedbackLog:
         except OSError:
             file.truncate(start)  # what was not acknowledged shall not look as if it was
             raise
-        self._known.update(line["event_id"] for line in lines)
+        self._know(line["event_id"] for line in lines)
         self._read_to = start + len(text.encode())
 
     def _catch_up(self, file: FileIO) -> None:
         """Read what was appended since; cut a line that a crash left half-written."""
-        if os.fstat(file.fileno()).st_size < self._read_to:
-            self._read_to = 0  # the file was moved away and begun anew
+        found = os.fstat(file.fileno())
+        if found.st_ino != self._inode or found.st_size < self._read_to:
+            # At first, and after the file was moved away and begun anew.
+            self._inode = found.st_ino
+            self._read_to = _line_after(file, found.st_size - self._most_known * LONG_LINE)
         file.seek(self._read_to)
         data = file.read()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             log.warning("Cut a half-written line from the end of %s.", self.path)
             file.truncate(self._read_to + whole)
-        for line in data[:whole].splitlines():
-            self._known.add(json.loads(line)["event_id"])
+        self._know(json.loads(line)["event_id"] for line in data[:whole].splitlines())
         self._read_to += whole
+
+    def _know(self, event_ids: Iterable[str]) -> None:
+        for event_id in event_ids:
+            self._known.pop(event_id, None)
+            self._known[event_id] = None
+        for event_id in list(islice(self._known, max(0, len(self._known) - self._most_known))):
+            del self._known[event_id]
+
+
+def _line_after(file: FileIO, place: int) -> int:
+    """Where the first line begins that lies wholly after a place of a file."""
+    if place <= 0:
+        return 0
+    file.seek(place - 1)
+    begin = place - 1
+    while (data := file.read(1 << 16)) and b"\n" not in data:
+        begin += len(data)
+    return begin + data.find(b"\n") + 1
 
 
 def write_all(file: FileIO, data: bytes) -> None:

@@ -39,6 +39,7 @@ class Metrics:
         self._degraded = Counter(
             "shoprec_degraded", "Answers that did without a stage.", ["stage"], registry=own
         )
+        self._cached = Counter("shoprec_cached", "Answers that were given again.", registry=own)
         self._feedback = Counter(
             "shoprec_feedback_events",
             "Feedback events, by what became of them.",
@@ -70,6 +71,10 @@ class Metrics:
             self._stages.labels(stage).observe(seconds)
         for stage in list(run.degraded):
             self._degraded.labels(stage).inc()
+
+    def count_cached(self) -> None:
+        """Count an answer that was given again."""
+        self._cached.inc()
 
     def count_feedback(self, **outcomes: int) -> None:
         """Count events that were accepted, duplicates or rejected."""

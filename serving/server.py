@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from serving.answers import Recommendation
+from serving.cache import AnswerCache
 from serving.feedback import FeedbackLog
+from serving.feedback_tail import FeedbackTail
+from serving.ids import Id
 from serving.live import Live
 from serving.metrics import Metrics
 from serving.query import Query
 from serving.recommender import Recommender
+from serving.sessions import Sessions
 from serving.settings import Settings
 from serving.stages import Deadline, Run
 from serving.threads import Threads, TooLate
@@ -36,6 +42,9 @@ class Server:
         cores = max(1, (os.cpu_count() or 1) // self.settings.workers)
         self.answering = Threads(cores, self.settings.queue, self.metrics.set_waiting)
         self.writing = Threads(WRITERS, self.settings.queue)
+        self.sessions = Sessions()
+        self.cache = AnswerCache(self.settings.cache_s)
+        self.tail = FeedbackTail(self.feedback.path, [self.sessions.see, self.cache.hear])
         self.live.tell(self.metrics.set_release)
 
     def checked(self, query: Query) -> Query:
@@ -47,6 +56,31 @@ class Server:
         """
         query.require(self.live.get().release.about)
         return query
+
+    def session_items(self, session_id: str | None) -> Sequence[Id]:
+        """What was looked at in a session, latest first, whichever worker heard of it."""
+        if session_id is not None:
+            self.tail.catch_up()
+        return self.sessions.items(session_id)
+
+    async def recommend(self, query: Query) -> Recommendation:
+        """Answer one checked request; from the cache, where that is wanted and has it."""
+        if self.settings.cache_s <= 0:
+            return (await self.answer([query]))[0]
+        started, recommender = time.monotonic(), self.live.get()
+        key = recommender.release.about.version, recommender.index_version, repr(query)
+        self.tail.catch_up()
+        found = self.cache.get(query.user_id, key)
+        if found is not None:
+            self.metrics.count_cached()
+            took_ms = round((time.monotonic() - started) * 1000.0, 3)
+            fresh_id = uuid.uuid4().hex
+            return replace(found, recommendation_id=fresh_id, cached=True, took_ms=took_ms)
+        answer = (await self.answer([query]))[0]
+        self.tail.catch_up()
+        if not answer.degraded:
+            self.cache.put(query.user_id, key, answer, started)
+        return answer
 
     async def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer checked requests together: by the deadline, with what there is by then.

@@ -38,6 +38,9 @@ class Settings:
     """After this time a list is answered with what there is."""
     queue: int = 64
     """Most requests that a process works on or lets wait; others get 429."""
+    cache_s: float = 0.0
+    """Seconds for which the same request is given the same answer, unless feedback of the user
+    comes in; 0: none."""
     max_body: int = 2 << 20
     """Bytes; larger requests get 413."""
     watch_s: float = 1.0
@@ -50,7 +53,9 @@ class Settings:
         for name in ("workers", "queue", "max_body", "deadline_ms", "items_s"):
             value = getattr(self, name)
             _require(value > 0, f"{PREFIX}{name.upper()} must be above zero; got {value}.")
-        _require(self.watch_s >= 0, f"{PREFIX}WATCH_S must not be below zero; got {self.watch_s}.")
+        for name in ("cache_s", "watch_s"):
+            value = getattr(self, name)
+            _require(value >= 0, f"{PREFIX}{name.upper()} must not be below zero; got {value}.")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

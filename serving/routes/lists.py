@@ -12,6 +12,7 @@ from serving.answers import Recommendation
 from serving.ids import parse_id, within
 from serving.problems import RESPONSES
 from serving.query import MAX_ITEMS
+from serving.query import Query as ListQuery
 from serving.requests import BatchRequest, RankRequest, RecommendRequest
 from serving.server import Server
 
@@ -27,10 +28,13 @@ def list_routes(server: Server) -> APIRouter:
     """The routes that answer with lists."""
     router = APIRouter(tags=["recommendations"], responses=RESPONSES)
 
+    def checked(request: RecommendRequest | RankRequest) -> ListQuery:
+        return server.checked(request.query(server.session_items(request.session_id)))
+
     @router.post("/recommend/")
     async def recommend(request: RecommendRequest) -> Recommendation:
         """The best items for one user; popular items where nothing is known of the user."""
-        return (await server.answer([server.checked(request.query())]))[0]
+        return await server.recommend(checked(request))
 
     @router.post("/recommend/batch")
     async def recommend_many(batch: BatchRequest) -> BatchAnswer:
@@ -38,13 +42,13 @@ def list_routes(server: Server) -> APIRouter:
         queries = []
         for place, request in enumerate(batch.requests):
             with within(f"requests.{place}"):
-                queries.append(server.checked(request.query()))
+                queries.append(checked(request))
         return BatchAnswer(await server.answer(queries))
 
     @router.post("/rank/")
     async def rank(request: RankRequest) -> Recommendation:
         """Given items in the order of the user's interest."""
-        return await server.rank(server.checked(request.query()))
+        return await server.rank(checked(request))
 
     @router.get("/similar/{item_id:path}")
     async def similar(

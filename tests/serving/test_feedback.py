@@ -150,6 +150,24 @@ def test_a_log_that_was_moved_away_begins_anew(log: FeedbackLog, tmp_path: Path)
     assert [line["event_id"] for line in written(log)] == ["b"]
 
 
+def test_an_event_counts_once_among_the_last_ones(log: FeedbackLog) -> None:
+    few = FeedbackLog(log.path, most_known=2)
+    few.append(lines(event("a"), event("b"), event("c")), NOW)
+
+    assert few.append(lines(event("b"), event("c")), NOW) == 0
+    assert few.append(lines(event("a")), NOW) == 1
+
+
+def test_of_a_long_log_the_end_is_read(log: FeedbackLog) -> None:
+    log.append(lines(*(event(f"e{number}") for number in range(50))), NOW)
+    again = FeedbackLog(log.path, most_known=3)
+    again.load()
+
+    assert again.append(lines(event("e48"), event("e49")), NOW) == 0
+    assert again.append(lines(event("e0")), NOW) == 1
+    assert len(written(log)) == 51
+
+
 def test_no_event_makes_no_file(log: FeedbackLog) -> None:
     assert log.append([], NOW) == 0
 

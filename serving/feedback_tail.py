@@ -1,0 +1,54 @@
+"""Reading the feedback log as it grows: what workers learn from events that any of them took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from serving.feedback import Line
+
+MEMORY = 1 << 20
+"""Bytes of the log's end that are read at first."""
+
+
+class FeedbackTail:
+    """One process's view of the end of the log; used by one thread.
+
+    It holds no lock that a writer holds, so that who reads never waits for the disk.
+    """
+
+    def __init__(self, path: Path, listeners: Sequence[Callable[[Line], None]]) -> None:
+        """Read nothing yet.
+
+        Args:
+            path: of the log.
+            listeners: are called with each new event.
+        """
+        self._path, self._listeners = path, listeners
+        self._inode = -1
+        self._read_to = 0
+
+    def catch_up(self) -> None:
+        """Tell the listeners of what was appended since; all of it was acknowledged or soon is."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return  # no event yet
+        if (found.st_ino, found.st_size) == (self._inode, self._read_to):
+            return
+        if found.st_ino != self._inode or found.st_size < self._read_to:
+            self._inode, self._read_to = found.st_ino, 0
+        begin = max(self._read_to, found.st_size - MEMORY)
+        with self._path.open("rb") as file:
+            file.seek(begin)
+            data = file.read(found.st_size - begin)
+        if begin > self._read_to:
+            begin += data.find(b"\n") + 1
+            data = data[data.find(b"\n") + 1 :]
+        whole = data.rfind(b"\n") + 1
+        self._read_to = begin + whole
+        for line in data[:whole].splitlines():
+            event = json.loads(line)
+            for listener in self._listeners:
+                listener(event)
