@@ -223,6 +223,19 @@ class RankerNetwork(nn.Module):
         return logits
 
 
+def with_one_head(network: RankerNetwork, weights: Sequence[float]) -> dict[str, Tensor]:
+    """The state of a network whose one logit is a weighted sum of the T logits of this one.
+
+    Heads and wide sides are linear, so that their sum is one of them; serving pays for one.
+    """
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    sums_T = torch.tensor(weights, dtype=torch.float32)
+    state["head.weight"] = (sums_T @ state["head.weight"])[None]
+    state["head.bias"] = (sums_T @ state["head.bias"])[None]
+    state["wide.weight"] = (state["wide.weight"] @ sums_T)[:, None]
+    return state
+
+
 def hidden_layers(widths: Sequence[int], dropout: float) -> nn.Sequential:
     """Hidden layers of these widths, of which the first is the vector that comes in."""
     layers: list[nn.Module] = []

@@ -29,7 +29,13 @@ from ranking.calibration import Calibration, load_calibration
 from ranking.features import Requests
 from ranking.inputs import InputEncoder, Inputs, Side, side_inputs
 from ranking.items import ItemSide
-from ranking.network import NetworkConfig, RankerNetwork, SideInputs, Widths
+from ranking.network import (
+    NetworkConfig,
+    RankerNetwork,
+    SideInputs,
+    Widths,
+    with_one_head,
+)
 from ranking.rankers import make_network, shape_json, shape_of
 
 KIND = "ranker"
@@ -224,13 +230,17 @@ def write_ranker(
     write_json(folder / SHAPE, {**shape_json(config, widths), "members": num_members})
 
 
-def write_network(folder: Path, network: RankerNetwork) -> None:
-    """Write a member but for its tables into ``folder``; see ``member_folder``."""
-    weights = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
+def write_network(folder: Path, network: RankerNetwork, weights: Sequence[float] = (1.0,)) -> None:
+    """Write a member but for its tables into ``folder``; see ``member_folder``.
+
+    Args:
+        folder: is made.
+        network: a network of T heads.
+        weights: of their logits in the score.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / WEIGHTS)
+    state = with_one_head(network, weights)
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
 
 
 def member_folder(folder: Path, index: int) -> Path:

@@ -38,6 +38,7 @@ from feature_repo.contract.artifacts import (
 from feature_repo.contract.dataset import REPOSITORY, Dataset, parse_time
 from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
+from feature_repo.contract.events import is_label
 from feature_repo.contract.schema import Schema
 from ranking.policy import Lists, rank_lists, seen_rows
 from ranking.policy_config import PREFIX, PolicyConfig
@@ -46,7 +47,7 @@ from ranking.scorer import KIND as RANKER
 from ranking.scorer import Scorer
 from retrieval.retriever import KIND as RETRIEVER
 from retrieval.retriever import Retriever
-from trainer.sets import TARGET, TrainingSet
+from trainer.sets import TrainingSet
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ def golden_users(rows: TrainingSet) -> pa.Table:
     """Some user rows, spread evenly over the first row group, without what was bought later."""
     group = rows.users.read_row_group(0)
     places = np.unique(np.linspace(0, len(group) - 1, GOLDEN_USERS).astype(np.int64))
-    kept = [name for name in group.column_names if name != TARGET]
+    kept = [name for name in group.column_names if not is_label(name)]
     return group.select(kept).take(pa.array(places))
 
 

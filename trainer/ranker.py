@@ -2,7 +2,7 @@
 
 Each batch holds B requests with all candidates that were bought and a sample of the others. Their
 users and their I distinct items are looked up once, in one KeyedJaggedTensor, the other side's
-features empty. N candidates of the batch, C crosses, F numeric columns.
+features empty. N candidates of the batch, C crosses, F numeric columns, T tasks.
 """
 
 from __future__ import annotations
@@ -31,9 +31,16 @@ from trainer.embeddings import ShardedTables, TableConfig, pooled_of, stack
 from trainer.joint_optimizer import JointOptimizer
 from trainer.loop import Trainer
 from trainer.randomness import Stream
-from trainer.ranker_batches import RankerBatch, bought_in, make_batch, ranking_metrics, sampled
+from trainer.ranker_batches import (
+    RankerBatch,
+    counts_of,
+    make_batch,
+    ranking_metrics,
+    sampled,
+    wanted_in,
+)
 from trainer.ranker_config import RankerModelConfig
-from trainer.ranker_losses import listwise_loss, request_weights
+from trainer.ranker_losses import listwise_loss, request_sums, request_weights
 from trainer.ranker_rows import Rows
 from trainer.runs import Run
 from trainer.sharding import Load
@@ -81,9 +88,13 @@ class RankerTask:
         dims = {f: table.dim for table in self.tables.tables.values() for f in table.features}
         self.widths = inputs.widths(model.network.without, dims)
         torch.manual_seed(config.seed)
-        self.network = make_network(model.network, self.widths).to(process.device)
+        self.events = tuple(model.trained_tasks)
+        heads = make_network(model.network, self.widths, len(self.events))
+        self.network = heads.to(process.device)
         self.dense: nn.Module = self.network
-        self.trained = np.flatnonzero(bought_in(rows))
+        self.score = [model.score.get(event.value, 0.0) for event in self.events]
+        self.wanted = wanted_in(rows, self.events)
+        self.trained = np.flatnonzero(counts_of(rows, self.wanted))
 
     def _load(self, config: RunConfig) -> Load:
         """What a step reads: requests, then their candidates' distinct items."""
@@ -129,39 +140,62 @@ class RankerTask:
     def batches(self, epoch: int, first: int) -> Iterator[RankerBatch]:
         """See ``Task``."""
         rng = np.random.default_rng([self.seed, epoch])
-        kept = sampled(self.rows, self.model.negatives, rng)
+        kept = sampled(self.rows, self.wanted, self.model.negatives, rng)
         order, count = rng.permutation(self.trained), self.num_batches()
         for batch in range(first, count):
             start, stop = (len(order) * b // count for b in (batch, batch + 1))
             mine = np.sort(order[start:stop])[self.process.share_of(stop - start)]
-            yield replace(make_batch(self.rows, self.inputs, mine, kept), total=stop - start)
+            found = make_batch(self.rows, self.inputs, mine, kept, self.events)
+            yield replace(found, total=stop - start)
 
     def prepare(self, batch: RankerBatch, step: int) -> StepInputs:
         """See ``Task``."""
         items = self._forget(batch.items, step)
-        labels, user_of = batch.labels.numpy(), batch.pairs.user_of.numpy()
-        bought = np.bincount(user_of, labels, minlength=len(batch.users)).astype(np.int64)
-        weights = request_weights(bought, self.model.balance)
-        sums = self.process.total(float(weights.sum()), float(len(labels)))
-        lists, pairs = (self.process.world_size / max(total, 1.0) for total in sums)
         found = self._inputs(batch, items, self.process.max(len(batch.users) + len(items)))
-        found.tensors["labels"] = batch.labels
-        found.tensors["request_weight"] = torch.from_numpy((weights * lists).astype(np.float32))
-        found.tensors["pair_weight"] = torch.full((len(labels),), pairs)
+        found.tensors |= self._loss_weights(batch)
         return found
+
+    def _loss_weights(self, batch: RankerBatch) -> dict[str, Tensor]:
+        """What labels, requests and single candidates count for; a collective.
+
+        Losses are means over the requests and candidates of all processes as if each counted for 1:
+        what a request counts for does not depend on those that it shares a batch with.
+        """
+        labels, user_of, size = batch.labels.numpy(), batch.pairs.user_of.numpy(), len(batch.users)
+        gains, weights = labels * batch.gains.numpy()[:, None], batch.weights.numpy()
+        balance = self.model.balance
+        counted = request_weights(request_sums(labels, user_of, size), balance).sum(axis=0)
+        totals = self.process.total(*counted.tolist(), float(len(labels)))
+        *lists, pairs = (self.process.world_size / max(total, 1.0) for total in totals)
+        of_requests = request_weights(request_sums(gains, user_of, size), balance)
+        of_pairs = np.where(labels > 0, gains, 1.0) * weights[user_of][:, None]
+        found = {
+            "labels": labels,
+            "gains": gains,
+            "request_weight": of_requests * weights[:, None] * np.array(lists),
+            "pair_weight": of_pairs * pairs,
+        }
+        return {name: torch.from_numpy(value.astype(np.float32)) for name, value in found.items()}
 
     def head(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
         """See ``Task``."""
-        tensors = inputs.tensors
-        logits, labels = self._logits(pooled, inputs).float(), tensors["labels"]
+        logits = self._logits(pooled, inputs).float()
         loss = logits.sum() * 0.0  # a process without requests still takes part
+        for place, weight in enumerate(self.model.trained_tasks.values()):
+            loss = loss + weight * self._loss(logits[:, place], inputs.tensors, place)
+        return loss
+
+    def _loss(self, logits_N: Tensor, tensors: dict[str, Tensor], place: int) -> Tensor:
+        """Of one task."""
+        names = ("labels", "gains", "request_weight", "pair_weight")
+        labels, gains, of_requests, of_pairs = (tensors[name][:, place] for name in names)
+        loss = torch.zeros((), device=logits_N.device)
         if self.model.listwise:
-            loss = loss + self.model.listwise * listwise_loss(
-                logits, labels, tensors["user_of"], tensors["request_weight"]
-            )
+            found = listwise_loss(logits_N, gains, tensors["user_of"], of_requests)
+            loss = loss + self.model.listwise * found
         if self.model.pointwise:
             loss = loss + self.model.pointwise * F.binary_cross_entropy_with_logits(
-                logits, labels, tensors["pair_weight"], reduction="sum"
+                logits_N, labels, of_pairs, reduction="sum"
             )
         return loss
 
@@ -189,7 +223,7 @@ class RankerTask:
         )
 
     def _logits(self, pooled: dict[str, Tensor], inputs: StepInputs) -> Tensor:
-        """[N] logits."""
+        """[N, T] logits."""
         split, stop = inputs.sizes["split"], inputs.sizes["stop"]
         pairs = PairInputs(*(inputs.tensors[name] for name in PairInputs._fields))
         logits: Tensor = self.network(
@@ -197,7 +231,7 @@ class RankerTask:
             self.network.items(self._side(pooled, inputs, Entity.ITEM, slice(split, stop))),
             pairs,
         )
-        return logits[:, 0]
+        return logits
 
     def _side(
         self, pooled: dict[str, Tensor], inputs: StepInputs, entity: Entity, rows: slice
@@ -221,10 +255,10 @@ class RankerTask:
         return {} if self.judged is None else ranking_metrics(self.judged, self.scores(self.judged))
 
     def scores(self, rows: Rows) -> Floats:
-        """[N] logits of all candidates; a collective that every process runs alike."""
+        """[N] served logits of all candidates; a collective that every process runs alike."""
         self.network.eval()
         everything = np.ones(len(rows.labels), dtype=np.bool_)
-        parts = [torch.zeros(0)]
+        parts, score = [torch.zeros(0)], torch.tensor(self.score)
         with torch.no_grad():
             for start in range(0, len(rows), EVALUATED):
                 users = np.arange(start, min(start + EVALUATED, len(rows)))
@@ -232,12 +266,12 @@ class RankerTask:
                 size = len(batch.users) + len(batch.items)
                 inputs = self._inputs(batch, batch.items, size).to(self.process.device)
                 pooled = pooled_of(self.tables.sharded(inputs.features))
-                parts.append(self._logits(pooled, inputs).cpu())
+                parts.append(self._logits(pooled, inputs).cpu() @ score)
         return torch.cat(parts).numpy()
 
     def export(self, folder: Path) -> None:
         """Write the network and its tables into a bundle's folder of a member; a collective."""
         self.tables.export_tables(folder / "tables", self.form)
         if self.process.is_first:
-            write_network(folder, self.network)
+            write_network(folder, self.network, self.score)
         self.process.barrier()

@@ -1,10 +1,11 @@
 """The batches that a ranker trains on: requests with samples of their candidates.
 
-B requests, I distinct items of their candidates, N candidates.
+B requests, I distinct items of their candidates, N candidates, T tasks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from feature_repo.contract.encoding import Bag
+from feature_repo.contract.events import EventType
 from ranking.inputs import InputEncoder, Side
 from ranking.metrics import ndcg_of_hits
 from ranking.network import PairInputs
@@ -35,13 +37,23 @@ class RankerBatch:
     """[I] the distinct items of the candidates."""
     pairs: PairInputs
     labels: Tensor
-    """[N] float32, 1 where bought."""
+    """[N, T] float32, 1 where there was the task's event, such as a purchase."""
+    gains: Tensor
+    """[N] float32; see ``Rows``."""
+    weights: Tensor
+    """[B] float32; see ``Rows``."""
     total: int = 0
     """Requests in the batch of all processes."""
 
 
-def make_batch(rows: Rows, inputs: InputEncoder, users: Ints, kept: Bools) -> RankerBatch:
-    """The kept candidates of some requests, in rising order of the requests."""
+def make_batch(
+    rows: Rows,
+    inputs: InputEncoder,
+    users: Ints,
+    kept: Bools,
+    events: Sequence[EventType] = (EventType.PURCHASE,),
+) -> RankerBatch:
+    """The kept candidates of some requests, in rising order of the requests; labels by event."""
     own = Bag(np.arange(len(rows.labels), dtype=np.int64), rows.offsets).take(users)
     user_of = np.repeat(np.arange(len(users), dtype=np.int64), np.diff(own.offsets))
     chosen = kept[own.values]
@@ -49,21 +61,34 @@ def make_batch(rows: Rows, inputs: InputEncoder, users: Ints, kept: Bools) -> Ra
     distinct, item_of = np.unique(rows.inputs.item_of[place], return_inverse=True)
     mine, items = rows.inputs.users.take(users), rows.items.take(distinct)
     pairs = inputs.pair_inputs(mine, items, user_of, item_of, rows.inputs.columns.take(place))
-    return RankerBatch(mine, items, pairs, torch.from_numpy(rows.labels[place].astype(np.float32)))
+    labels = np.stack([rows.labels_of(event)[place] for event in events], axis=1)
+    return RankerBatch(
+        mine,
+        items,
+        pairs,
+        torch.from_numpy(labels.astype(np.float32)),
+        torch.from_numpy(rows.gains[place]),
+        torch.from_numpy(rows.weights[users]),
+    )
 
 
-def bought_in(rows: Rows) -> Ints:
-    """[B] candidates that were bought."""
-    return np.bincount(rows.inputs.user_of, rows.labels, minlength=len(rows)).astype(np.int64)
+def wanted_in(rows: Rows, events: Iterable[EventType]) -> Bools:
+    """[N] candidates that the user had any of the events with."""
+    return np.asarray(np.any([rows.labels_of(event) for event in events], axis=0))
 
 
-def sampled(rows: Rows, negatives: int, rng: np.random.Generator) -> Bools:
-    """[N] the bought candidates, and ``negatives`` others of each request, drawn evenly."""
-    draws = np.where(rows.labels, -1.0, rng.random(len(rows.labels)))
+def counts_of(rows: Rows, chosen: Bools) -> Ints:
+    """[B] chosen candidates of each request."""
+    return np.bincount(rows.inputs.user_of, chosen, minlength=len(rows)).astype(np.int64)
+
+
+def sampled(rows: Rows, wanted: Bools, negatives: int, rng: np.random.Generator) -> Bools:
+    """[N] the wanted candidates, and ``negatives`` others of each request, drawn evenly."""
+    draws = np.where(wanted, -1.0, rng.random(len(wanted)))
     order = np.lexsort((draws, rows.inputs.user_of))
     place = np.arange(len(order)) - rows.offsets[rows.inputs.user_of]
     kept = np.empty(len(order), dtype=np.bool_)
-    kept[order] = place < (bought_in(rows) + negatives)[rows.inputs.user_of]
+    kept[order] = place < (counts_of(rows, wanted) + negatives)[rows.inputs.user_of]
     return kept
 
 

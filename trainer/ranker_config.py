@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from feature_repo.contract.events import TARGET_EVENTS, EventType
 from ranking.network import NetworkConfig
 from ranking.rankers import kind_of
 from ranking.wide_deep import WideDeepConfig
@@ -66,6 +67,11 @@ class RankerModelConfig(ModelConfig):
     """Candidates without a purchase that are drawn a request and epoch."""
     item_dropout: float = 0.1
     """Share of item ids replaced by "unknown" in training."""
+    tasks: dict[str, float] = field(default_factory=lambda: {"purchase": 1.0})
+    """Event of the label window (purchase, add_to_cart, click, view) -> weight of its loss, such as
+    {purchase: 1.0, add_to_cart: 0.3, view: 0.1}. Each has a head of its own on one body."""
+    score: dict[str, float] = field(default_factory=lambda: {"purchase": 1.0})
+    """Task -> weight of its logit in the score that is served."""
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     @property
@@ -78,7 +84,13 @@ class RankerModelConfig(ModelConfig):
         """Whether some users are kept for the calibration."""
         return self.calibration.method is not Calibrator.none and self.validation is None
 
+    @property
+    def trained_tasks(self) -> dict[EventType, float]:
+        """Those of a weight above zero."""
+        return {EventType(name): weight for name, weight in self.tasks.items() if weight > 0}
+
     def __post_init__(self) -> None:
+        self._check_tasks()
         for name in ("listwise", "balance", "pointwise"):
             value = getattr(self, name)
             require(value >= 0, f"model.{name} must not be negative; got {value}.")
@@ -92,3 +104,16 @@ class RankerModelConfig(ModelConfig):
             0 <= self.item_dropout < 1,
             f"model.item_dropout must be in [0, 1); got {self.item_dropout}.",
         )
+
+    def _check_tasks(self) -> None:
+        known = [event.value for event in TARGET_EVENTS]
+        for setting, weights in (("tasks", self.tasks), ("score", self.score)):
+            wrong = sorted(set(weights) - set(known))
+            require(not wrong, f"model.{setting} must be of {known}; got {wrong}.")
+            require(
+                min(weights.values(), default=0.0) >= 0 and sum(weights.values()) > 0,
+                f"model.{setting} needs weights of zero or more, one above it; got {weights}.",
+            )
+        scored = {name for name, weight in self.score.items() if weight > 0}
+        untrained = sorted(scored - {event.value for event in self.trained_tasks})
+        require(not untrained, f"model.score reads {untrained}, which model.tasks do not train.")

@@ -5,17 +5,19 @@ B requests, N candidates of all of them, I items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from feature_repo.contract.encoding import Bag, Encoded
+from feature_repo.contract.events import EventType
 from ranking.inputs import Inputs, Side
 from ranking.numeric import Columns
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
@@ -32,6 +34,16 @@ class Rows:
     """[N] whether the candidate was bought."""
     num_relevant: Ints
     """[B] items that were bought, among candidates or not."""
+    gains: Floats
+    """[N] what the candidate's labels count for; 1 where all count alike."""
+    weights: Floats
+    """[B] what the request counts for; 1 where all count alike."""
+    others: Mapping[EventType, Bools] = field(default_factory=dict)
+    """Other event -> [N] whether there was one; see ``Window``."""
+
+    def labels_of(self, event: EventType) -> Bools:
+        """[N] whether there was such an event with the candidate."""
+        return self.labels if event is EventType.PURCHASE else self.others[event]
 
     def __len__(self) -> int:
         return len(self.num_relevant)
@@ -55,6 +67,12 @@ class Rows:
             np.append(offsets, starts[-1]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.num_relevant for part in parts]),
+            np.concatenate([part.gains for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+            {
+                event: np.concatenate([part.others[event] for part in parts])
+                for event in parts[0].others
+            },
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from feature_repo.contract.artifacts import MANIFEST, read_manifest, sha256_file
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.events import EventType
 from feature_repo.contract.schema import Entity
 from ranking.inputs import InputEncoder
 from retrieval.retriever import KIND
@@ -54,14 +56,21 @@ def _encoded(
 ) -> tuple[InputEncoder, Rows, Rows | None]:
     """What is trained on, and the users of the latest window that are held out, if any are."""
 
-    def opened(bundle: Path, held_out: bool = False) -> Window:
+    def opened(bundle: Path, events: Iterable[EventType], held_out: bool = False) -> Window:
         part = Part(model.calibration.held_out, config.seed, held_out) if model.holds_out else None
-        new_only, before = model.new_only, config.cutoff
-        return Window.open(bundle, dataset, new_only=new_only, before=before, part=part)
+        return Window.open(
+            bundle,
+            dataset,
+            new_only=model.new_only,
+            before=config.cutoff,
+            part=part,
+            others=events,
+        )
 
-    windows = [opened(bundle) for bundle in bundles]
+    others = [event for event in model.trained_tasks if event is not EventType.PURCHASE]
+    windows = [opened(bundle, others) for bundle in bundles]
     inputs, rows = encode_windows(windows, model.network, dataset)
-    held = opened(bundles[0], held_out=True).encode(inputs) if model.holds_out else None
+    held = opened(bundles[0], (), held_out=True).encode(inputs) if model.holds_out else None
     return inputs, rows, held
 
 

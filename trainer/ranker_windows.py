@@ -9,8 +9,8 @@ B requests, N candidates of all of them, F numeric columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset, parse_time
 from feature_repo.contract.encoding import Encoder, query_times_s
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.events import EventType, target_column
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Schema
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
@@ -78,6 +79,8 @@ class Window:
     """[N] whether the candidate was bought in the window."""
     num_relevant: Ints
     """[B] items that were bought in the window, among candidates or not."""
+    others: Mapping[EventType, Bools] = field(default_factory=dict)
+    """Other event -> [N] whether the user had one with the candidate in the window."""
 
     @staticmethod
     def open(
@@ -87,6 +90,7 @@ class Window:
         new_only: bool,
         before: str | None = None,
         part: Part | None = None,
+        others: Iterable[EventType] = (),
     ) -> Window:
         """Find the candidates of a retriever bundle for the users of its cut-off's set.
 
@@ -96,10 +100,12 @@ class Window:
             new_only: leave out what the users had bought.
             before: the cut-off of the run, which labels must not pass.
             part: of the users; all by default.
+            others: events that labels are made of beside purchases.
 
         Raises:
             ArtifactError: the bundle or its set is missing.
-            ConfigError: the set's labels reach past ``before``, or it has none.
+            ConfigError: the set's labels reach past ``before``, or it has none, or none of one of
+                ``others``.
         """
         retriever = Retriever.load(bundle)
         rows = TrainingSet.open(dataset, SERVICE, "users", str(retriever.about["cutoff"]))
@@ -111,7 +117,25 @@ class Window:
         candidates = joined([found for found, _, _ in parts])
         labels = np.concatenate([bought for _, bought, _ in parts])
         relevant = np.concatenate([count for _, _, count in parts])
-        return Window(users, rows.items, rows.schema, retriever.items, candidates, labels, relevant)
+        window = Window(
+            users, rows.items, rows.schema, retriever.items, candidates, labels, relevant
+        )
+        return replace(window, others={event: window.labels_of(event) for event in others})
+
+    def labels_of(self, event: EventType) -> Bools:
+        """[N] whether the user had such an event with the candidate in the window.
+
+        Raises:
+            ConfigError: the set has no such labels.
+        """
+        column = target_column(event)
+        if column not in self.user_rows.column_names:
+            raise ConfigError(
+                f"model.tasks names {event.value}, but the training set has no {column}: the shop "
+                "had no such event by the end of the label window, or the set is of an earlier "
+                "version (then make it again: python -m feature_repo.jobs training-set)."
+            )
+        return labelled(self.candidates, targets_of(self.user_rows, self.vocabulary, column))[0]
 
     def requests(self, encoder: Encoder, half_life_days: float) -> Requests:
         """What the inputs are made from."""
@@ -135,6 +159,9 @@ class Window:
             self.candidates.offsets,
             self.labels,
             self.num_relevant,
+            np.ones(len(self.labels), dtype=np.float32),
+            np.ones(len(self.num_relevant), dtype=np.float32),
+            self.others,
         )
 
 
@@ -165,14 +192,17 @@ def _found(
         rows = users.slice(start, CHUNK)
         seen = seen_rows(rows, retriever.items) if new_only else None
         candidates = retriever.candidates(rows, query_times_s(rows), seen)
-        yield (candidates, *labelled(candidates, targets_of(rows, retriever.items, seen)))
+        yield (candidates, *labelled(candidates, targets_of(rows, retriever.items, seen=seen)))
 
 
 def targets_of(
-    user_rows: pa.Table, items: Vocabulary, seen: Sequence[Ints] | None = None
+    user_rows: pa.Table,
+    items: Vocabulary,
+    column: str = TARGET,
+    seen: Sequence[Ints] | None = None,
 ) -> list[Ints]:
-    """Per user, rows of the distinct known items that were bought (and not seen before)."""
-    ids, offsets = list_column(user_rows, TARGET)
+    """Per user, rows of the distinct known items of a column (that were not seen before)."""
+    ids, offsets = list_column(user_rows, column)
     bought = np.split(items.rows(ids), offsets[1:-1])
     known = [np.unique(rows[rows > 0]) for rows in bought]
     if seen is None:
