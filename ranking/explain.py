@@ -6,7 +6,6 @@ N candidates of one request, K of them explained, D inputs of the projection, F 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from ranking.inputs import Side
 from ranking.network import PairInputs
 from ranking.numeric import Columns
 from ranking.phrases import TEXTS, Facts, phrase
+from ranking.reason import Reason
 from ranking.scorer import Member, Scorer
 
 Floats = npt.NDArray[np.float32]
@@ -33,19 +33,6 @@ LEAST_SHARE = 0.1
 """A reason counts if its effect is at least this share of the greatest one's,"""
 LEAST_EFFECT = 1e-4
 """and at least this large."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Something that moved an item up."""
-
-    text: str
-    """In words."""
-    feature: str
-    """The feature that moved it most, of those that the words tell."""
-    effect: float | None
-    """By how much it raised the logit above the request's mean candidate; null for a popular item
-    that no ranker scored."""
 
 
 def reasons(effects: Mapping[str, float], facts: Facts) -> list[Reason]:

@@ -1,13 +1,13 @@
-"""What is answered: items, and the list that holds them."""
+"""What is answered: lists of items, and what became of feedback and of changes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
 
-from ranking.explain import Reason
+from ranking.reason import Reason
 
 ONLY_IF_ASKED = Field(exclude_if=lambda value: value is None)
 """A field that answers have where the request asks for it."""
@@ -57,3 +57,44 @@ class Recommendation:
     took_ms: float
     cached: bool = False
     """Whether the list was made for an earlier request."""
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """The answers to a batch, in the order of its requests."""
+
+    answers: list[Recommendation]
+
+
+@dataclass(frozen=True)
+class ItemsChanged:
+    """What became of a change of items."""
+
+    changed: int
+    """Items that were known before."""
+    new: int
+    """Items that were not."""
+    index_version: str
+    """Of the worker that took the change; others have it within a second."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An event that was not taken, and why."""
+
+    index: int
+    """Place in the request, from 0."""
+    event_id: str | None
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeedbackResult:
+    """What became of the events of one request."""
+
+    accepted: int
+    """Newly written."""
+    duplicates: int
+    """Known by their ids already."""
+    rejected: list[Rejected] = field(default_factory=list)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ranking.explain import Explainer, Reason
+from ranking.explain import Explainer
 from ranking.phrases import source_phrase
+from ranking.reason import Reason
 from retrieval.retriever import Retriever
 from retrieval.sources import NeighbourSource, UserBatch
 from serving.candidates import Found

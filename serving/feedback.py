@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from itertools import islice
@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from feature_repo.contract.dataset import IdType
+from serving.answers import Rejected
 from serving.feedback_requests import FeedbackEvent
 from serving.ids import BadField, check_id
 from serving.problems import StorageFailed, printable
@@ -36,28 +37,6 @@ LONG_LINE = 400
 
 Line = dict[str, Any]
 """One event as a JSON object of the log."""
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """An event that was not taken, and why."""
-
-    index: int
-    """Place in the request, from 0."""
-    event_id: str | None
-    field: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class FeedbackResult:
-    """What became of the events of one request."""
-
-    accepted: int
-    """Newly written."""
-    duplicates: int
-    """Known by their ids already."""
-    rejected: list[Rejected] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

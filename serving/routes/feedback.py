@@ -7,7 +7,8 @@ from functools import partial
 
 from fastapi import APIRouter
 
-from serving.feedback import FeedbackReader, FeedbackResult
+from serving.answers import FeedbackResult
+from serving.feedback import FeedbackReader
 from serving.feedback_requests import FeedbackRequest
 from serving.problems import RESPONSES
 from serving.server import Server

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
+from serving.answers import ItemsChanged
 from serving.asked import rows_of
 from serving.ids import check_id, parse_id, within
 from serving.item_requests import ItemsRequest
 from serving.problems import RESPONSES
 from serving.server import Server
-
-
-@dataclass(frozen=True)
-class ItemsChanged:
-    """What became of a change."""
-
-    changed: int
-    """Items that were known before."""
-    new: int
-    """Items that were not."""
-    index_version: str
-    """Of the worker that took the change; others have it within a second."""
 
 
 def item_routes(server: Server) -> APIRouter:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from serving.answers import Recommendation
+from serving.answers import BatchAnswer, Recommendation
 from serving.ids import parse_id, within
 from serving.problems import RESPONSES
 from serving.query import MAX_ITEMS
 from serving.query import Query as ListQuery
 from serving.requests import BatchRequest, RankRequest, RecommendRequest
 from serving.server import Server
-
-
-@dataclass(frozen=True)
-class BatchAnswer:
-    """The answers to a batch, in the order of its requests."""
-
-    answers: list[Recommendation]
 
 
 def list_routes(server: Server) -> APIRouter:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from feature_repo.contract.errors import BadInput
-from ranking.explain import Explainer, Reason, reasons
+from ranking.explain import Explainer, reasons
 from ranking.features import numeric_matrix
 from ranking.phrases import Facts
+from ranking.reason import Reason
 from ranking.scorer import Scorer
 from tests.ranking import shop
 from tests.ranking.explained import NOW_S, USER, VOCABULARY, request_of, scorer_in
