@@ -72,6 +72,14 @@ class RankerModelConfig(ModelConfig):
     {purchase: 1.0, add_to_cart: 0.3, view: 0.1}. Each has a head of its own on one body."""
     score: dict[str, float] = field(default_factory=lambda: {"purchase": 1.0})
     """Task -> weight of its logit in the score that is served."""
+    propensity_power: float = 0.0
+    """A label counts 1 / propensity ** power: the logged probability that the item was shown, else
+    one over its place, else, in shops without impressions, its share of the most popular item's
+    labels. 0: all count alike."""
+    propensity_floor: float = 0.1
+    """Smallest propensity ** power."""
+    recency_half_life: float | None = None
+    """Days by which a label window must be older to count half; null: all count alike."""
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
 
     @property
@@ -97,6 +105,18 @@ class RankerModelConfig(ModelConfig):
         require(
             self.listwise + self.pointwise > 0,
             "model.listwise or model.pointwise must be above zero: there is no loss.",
+        )
+        require(
+            self.propensity_power >= 0,
+            f"model.propensity_power must not be negative; got {self.propensity_power}.",
+        )
+        require(
+            0 < self.propensity_floor <= 1,
+            f"model.propensity_floor must be in (0, 1]; got {self.propensity_floor}.",
+        )
+        require(
+            self.recency_half_life is None or self.recency_half_life > 0,
+            f"model.recency_half_life must be above zero or null; got {self.recency_half_life}.",
         )
         require(self.members > 0, f"model.members must be above zero; got {self.members}.")
         require(self.negatives > 0, f"model.negatives must be above zero; got {self.negatives}.")

@@ -19,6 +19,7 @@ from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_inputs import encode_windows
 from trainer.ranker_members import Members, write_bundle
 from trainer.ranker_rows import Rows
+from trainer.ranker_weights import weighed
 from trainer.ranker_windows import SERVICE, Part, Window
 from trainer.runs import Run
 from trainer.sets import TrainingSet
@@ -71,7 +72,7 @@ def _encoded(
     windows = [opened(bundle, others) for bundle in bundles]
     inputs, rows = encode_windows(windows, model.network, dataset)
     held = opened(bundles[0], (), held_out=True).encode(inputs) if model.holds_out else None
-    return inputs, rows, held
+    return inputs, weighed(rows, windows, model), held
 
 
 def _bundles(config: RunConfig, model: RankerModelConfig) -> list[Path]:

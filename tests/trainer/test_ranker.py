@@ -173,3 +173,25 @@ def test_the_loss_of_several_tasks_is_their_weighted_sum(
 
     assert loss(purchase=2.0, view=2.0) == pytest.approx(2 * both)
     assert view > both
+
+
+def test_labels_and_requests_count_as_the_rows_say(
+    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+) -> None:
+    inputs, rows = encoded
+    everything, users = np.ones(len(rows.labels), dtype=np.bool_), np.arange(9)
+
+    def loss(gain: float, weight: float) -> float:
+        counted = replace(
+            rows,
+            gains=np.full(len(rows.labels), gain, np.float32),
+            weights=np.full(len(rows), weight, np.float32),
+        )
+        task = make_task(dataset, (inputs, counted), process, pointwise=0.0)
+        task.network.eval()
+        found = task.prepare(make_batch(counted, inputs, users, everything), 0)
+        pooled = pooled_of(task.tables.sharded(found.features))
+        return float(task.head(pooled, found).detach())
+
+    assert loss(1.0, 1.0) > 0
+    assert loss(3.0, 0.5) == pytest.approx(3.0 * 0.5 * loss(1.0, 1.0))
