@@ -28,7 +28,7 @@ from serving.routes.items import item_routes
 from serving.routes.lists import list_routes
 from serving.server import Server
 from serving.settings import METRICS_VARIABLE, Settings
-from serving.stages import FEATURES, SHARES
+from serving.stages import STORE_SHARE
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _recommender(settings: Settings, folder: Path) -> Recommender:
             f"The release {about.version} is of the shop {about.project!r}, and this server is of "
             f"{settings.project!r}. Start a server of its own for it."
         )
-    timeout_s = SHARES[FEATURES] * settings.deadline_ms / 1000.0
+    timeout_s = STORE_SHARE * settings.deadline_ms / 1000.0
     store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
     items = ItemLog(settings.items / f"{about.project}.log", about.project)
     return Recommender(release, store, items=items)

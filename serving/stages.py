@@ -21,9 +21,11 @@ T = TypeVar("T")
 
 FEATURES, USER_TOWER, RETRIEVAL = "features", "user_tower", "retrieval"
 RANKING, POLICY, EXPLAIN = "ranking", "policy", "explain"
-SHARES = {FEATURES: 0.3, USER_TOWER: 0.5, RANKING: 0.75, POLICY: 1.0, EXPLAIN: 0.5}
+SHARES = {FEATURES: 0.5, USER_TOWER: 0.8, RANKING: 0.9, POLICY: 1.0, EXPLAIN: 0.6}
 """Share of the deadline by which a stage must have begun; explaining takes as long as answering."""
-SOURCE_SHARE = 0.6
+STORE_SHARE = 0.3
+"""Share of the deadline that is waited for the online store."""
+SOURCE_SHARE = 0.85
 """Of each candidate source, which is a stage under its own name."""
 LOG_PAUSE_S = 60.0
 """A stage that fails again within this time is not logged again."""

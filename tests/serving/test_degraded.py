@@ -125,7 +125,7 @@ def test_a_policy_that_fails_is_done_without(release: Release, store_url: str) -
 
 
 def test_what_would_come_too_late_is_left_out(recommender: Recommender) -> None:
-    times = iter([0.0, 0.1, 0.2, 0.3, 0.4, *[SOURCE_SHARE] * 20, 0.7, 0.8])
+    times = iter([0.0, 0.1, 0.2, 0.3, 0.4, *[SOURCE_SHARE] * 20])
     run = Run(Deadline.after(1.0, lambda: next(times)))
 
     answer = recommender.answer([Query(USER)], run)[0]

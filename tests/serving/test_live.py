@@ -11,11 +11,14 @@ import pytest
 
 from feature_repo.contract.artifacts import MANIFEST, read_json, write_json, write_manifest
 from feature_repo.contract.errors import ArtifactError
+from serving.feedback import FeedbackLog
 from serving.live import RETRY_S, Live
 from serving.online import OnlineStore
 from serving.problems import NotReady
 from serving.recommender import Recommender
 from serving.release import Release
+from serving.server import Server
+from tests.serving.http import client_of
 from tests.serving.shop import TinyShop
 
 USER = 1007
@@ -214,3 +217,28 @@ def test_a_worker_that_starts_anew_takes_the_last_good_release(
     started_again.look()
 
     assert version(started_again) == "first"
+
+
+@pytest.mark.anyio
+async def test_until_it_is_loaded_a_server_says_when_to_come_back(
+    releases: Path, store_url: str, tmp_path: Path
+) -> None:
+    live = live_of(releases, store_url)
+    server = Server(live, FeedbackLog(tmp_path / "feedback.jsonl"))
+    async with client_of(server) as client:
+        early = [await client.get("/health/ready"), await client.get("/version")]
+        early.append(await client.post("/recommend/", json={"user_id": USER}))
+        alive = await client.get("/health/live")
+        live.load()
+        ready = await client.get("/health/ready")
+        live.end()
+        ending = await client.get("/health/ready")
+
+    assert [response.status_code for response in (*early, ending)] == [503] * 4
+    assert {response.headers["retry-after"] for response in (*early, ending)} == {"1"}
+    assert [response.status_code for response in (alive, ready)] == [200, 200]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
