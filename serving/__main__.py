@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -100,6 +102,8 @@ def serve(arguments: argparse.Namespace) -> None:
     folder = require_release(settings.release)
     os.environ[f"{PREFIX}PROJECT"] = About.read(folder, verify=settings.workers > 1).project
     _start_online_store()
+    # Before uvicorn begins, and once more after it has ended, for it raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="shoprec-") as shared:
         # Before anything imports prometheus_client, which looks for it then.
         os.environ[METRICS_VARIABLE] = os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
@@ -127,7 +131,8 @@ def _run_one(arguments: argparse.Namespace) -> None:
             server.should_exit = True
 
     threading.Thread(target=loading, name="loading", daemon=True).start()
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
     if failures:
         raise failures[0]
 
