@@ -105,13 +105,17 @@ class Window:
         Raises:
             ArtifactError: the bundle or its set is missing.
             ConfigError: the set's labels reach past ``before``, or it has none, or none of one of
-                ``others``.
+                ``others``, or no user is in the part.
         """
         retriever = Retriever.load(bundle)
         rows = TrainingSet.open(dataset, SERVICE, "users", str(retriever.about["cutoff"]))
         require_labels(rows, dataset, before)
         users = read_table(rows.folder / "users.parquet")
         users = users if part is None else part.of(users)
+        if not len(users):
+            raise ConfigError(
+                f"No user of {rows.folder} is left to be read; change model.calibration.held_out."
+            )
         log.info("Finding candidates for %d users of %s.", len(users), rows.folder.name)
         parts = list(_found(retriever, users, new_only))
         candidates = joined([found for found, _, _ in parts])
