@@ -18,6 +18,9 @@ class FactorLoss(Enum):
     """As softmax, and a user's targets compete with one another."""
     bpr = "bpr"
     """Each target against some drawn items, pair by pair."""
+    logistic = "logistic"
+    """A target is bought; the batch's items and drawn ones, of all of which it gets
+    ``negative_weight``, are not."""
     squared = "squared"
     """Squared error of explicit ratings."""
 
@@ -38,7 +41,9 @@ class FactorModelConfig(ModelConfig):
     dropout: float = 0.0
     """Share of a user vector's values set to zero in training."""
     num_negatives: int | None = 1024
-    """Drawn items a batch (softmax) or a target (bpr); null, for softmax: all items compete."""
+    """Drawn items a target (bpr) or a batch (other losses); null, for a batch: all items."""
+    negative_weight: float = 8.0
+    """In the logistic loss: of all items that are not bought together, against a target."""
     logq: float = 1.0
     """Strength of the correction for how often an item is among the negatives; 0 for none."""
     min_buyers: int = 1
@@ -49,7 +54,12 @@ class FactorModelConfig(ModelConfig):
             self.dim > 0 and self.dim % 4 == 0,
             f"model.dim must be a multiple of 4 above zero; got {self.dim}.",
         )
-        require_positive("model", temperature=self.temperature, min_buyers=self.min_buyers)
+        require_positive(
+            "model",
+            temperature=self.temperature,
+            min_buyers=self.min_buyers,
+            negative_weight=self.negative_weight,
+        )
         for name in ("l2", "logq"):
             value = getattr(self, name)
             require(value >= 0, f"model.{name} must not be negative; got {value}.")
@@ -60,13 +70,14 @@ class FactorModelConfig(ModelConfig):
         )
         require(
             self.sampled or self.num_negatives is not None,
-            "model.num_negatives=null (all items) needs model.loss=softmax or multinomial.",
+            "model.num_negatives=null (all items) needs model.loss=softmax, multinomial or "
+            "logistic.",
         )
 
     @property
     def sampled(self) -> bool:
         """Whether targets compete with a sample of all items."""
-        return self.loss in (FactorLoss.softmax, FactorLoss.multinomial)
+        return self.loss in (FactorLoss.softmax, FactorLoss.multinomial, FactorLoss.logistic)
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """What the models share that train one vector a user and one an item in TorchRec's tables.
 
 Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback" (2009); Liang et al.,
-"Variational Autoencoders for Collaborative Filtering" (2018): the multinomial likelihood.
+"Variational Autoencoders for Collaborative Filtering" (2018): the multinomial likelihood; Rendle et
+al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited" (2020): the logistic loss,
+whose expectation over its draws is taken here.
 Shapes: B sessions, C candidate items, T targets, V width of the vectors.
 """
 
@@ -180,12 +182,24 @@ class FactorTask(IdTask[FactorSource]):
             logits_BC = users_BV @ items_CV.T / self.model.temperature - tensors["log_q"]
             log_shares_BC = torch.log_softmax(logits_BC.float(), dim=1)
             return -(log_shares_BC[owner, place] * weight).sum()
+        if self.model.loss is FactorLoss.logistic:
+            return self._logistic(users_BV, items_CV, tensors)
         users_TV = users_BV[owner]
         scores_T = (users_TV * items_CV[place]).sum(dim=1)
         if self.model.loss is FactorLoss.squared:
             return ((scores_T - tensors["rating"]).square() * weight).sum()
         others_TN = torch.einsum("tv,tnv->tn", users_TV, items_CV[tensors["pairs"]])
         return (F.softplus(others_TN - scores_T[:, None]).mean(dim=1) * weight).sum()
+
+    def _logistic(self, users_BV: Tensor, items_CV: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """Binary cross-entropy of the targets, and of all items in expectation: an item among the
+        candidates stands for those that were not drawn."""
+        owner, weight = tensors["owner"], tensors["weight"]
+        logits_BC = users_BV @ items_CV.T / self.model.temperature
+        bought = (F.softplus(-logits_BC[owner, tensors["place"]]) * weight).sum()
+        share_C = torch.exp(-tensors["log_q"]) / (self.encoder.items.num_rows - 1)
+        others_B = F.softplus(logits_BC) @ share_C
+        return bought + self.model.negative_weight * (others_B[owner] * weight).sum()
 
 
 def rating_error(source: FactorSource, judged: pa.Table, encoder: Encoder) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import Dataset
@@ -14,9 +16,13 @@ from feature_repo.jobs.interactions import make_interactions
 from retrieval.sources import FactorSource
 from tests.retrieval import shop
 from trainer.__main__ import main
+from trainer.config import compose
+from trainer.distributed import Process
+from trainer.factor_config import MfConfig
 from trainer.fitted import load_fitted
 from trainer.judge import Judged
-from trainer.sets import judged_users
+from trainer.mf import MfTask
+from trainer.sets import SERVICE, TrainingSet, judged_users
 
 SMALL = [
     "cutoff=t1",
@@ -41,6 +47,7 @@ def trained(capsys: pytest.CaptureFixture[str], *overrides: str) -> Path:
         ["model=mf", "model.loss=multinomial", "model.num_negatives=null", "model.l2=0.01"],
         ["model=mf", "model.loss=bpr", "model.num_negatives=3", "model.dropout=0.1"],
         ["model=mf", "model.normalize=true", "model.temperature=0.1"],
+        ["model=mf", "model.loss=logistic", "model.num_negatives=10", "model.l2=0.01"],
         ["model=lightgcn", "model.layers=2", "model.num_negatives=10"],
         ["model=lightgcn", "model.loss=bpr", "model.num_negatives=1", "model.l2=0.01"],
     ],
@@ -143,3 +150,27 @@ def test_ratings_are_asked_for_where_there_are_none(
     assert main([*SMALL, "model=mf", "model.loss=squared", *overrides]) == 1
 
     assert "target_rating" in capsys.readouterr().err
+
+
+def test_the_logistic_loss_sets_each_target_against_all_items(
+    shop_dataset: Dataset, process: Process, tmp_path: Path
+) -> None:
+    overrides = ["model=mf", "model.loss=logistic", "model.num_negatives=null"]
+    config = compose([*SMALL, *overrides, *shop.overrides(shop_dataset, tmp_path)])
+    sessions = TrainingSet.open(shop_dataset, SERVICE, "sessions", config.cutoff)
+    assert isinstance(config.model, MfConfig)
+    task = MfTask(config, config.model, shop_dataset, sessions, process, tmp_path)
+    (batch, *_) = task.batches(0, 0)
+    tensors = task.prepare(batch, 0).tensors
+    users, items = torch.randn(len(batch), 12), torch.randn(task.encoder.items.num_rows - 1, 12)
+
+    found = task.loss(users, items, tensors)
+
+    logits = users @ items.T
+    targets = list(zip(tensors["owner"].tolist(), tensors["place"].tolist(), strict=True))
+    losses = [
+        math.log1p(math.exp(-logits[user, item]))
+        + 8 * np.mean([math.log1p(math.exp(logit)) for logit in logits[user].tolist()])
+        for user, item in targets
+    ]
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
