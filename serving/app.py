@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from feature_repo.contract.errors import ArtifactError
+from serving.description import describe_shop
 from serving.feedback import FeedbackLog
 from serving.guards import ApiKeys, BodyLimit, Counted
 from serving.item_log import ItemLog
@@ -58,6 +59,7 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
     for routes in (list_routes, item_routes, feedback_routes, health_routes):
         app.include_router(routes(server))
+    describe_shop(app, server.live)
     add_handlers(app)
     app.add_middleware(BodyLimit, most=server.settings.max_body)
     if server.settings.api_keys:

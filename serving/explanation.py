@@ -89,6 +89,8 @@ class Explanations:
         assert found.users.features is not None
         places = _places(found, item_row)
         known = (places >= 0) & (item_row < view.scored.num_rows)
+        if not known.any():
+            return list(named)
         reasons = Explainer(view.scorers[ranker]).reasons(
             found.users.features,
             view.scorable(found.candidates),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from feature_repo.contract.events import EventType
-from serving.requests import Price, RawId, Text
+from serving.requests import Price, RawItemId, RawUserId, Text
 
 MAX_EVENTS = 1000
 """Most events of one request."""
@@ -21,17 +21,17 @@ class FeedbackEvent(BaseModel):
 
     event_id: Annotated[Text, Field(min_length=1)]
     """Chosen by the caller, unique; the same id sent again is not counted again."""
-    user_id: RawId
-    item_id: RawId
+    user_id: RawUserId
+    item_id: RawItemId
     event_type: EventType
     event_timestamp: datetime | None = None
     """When it happened, ISO 8601 (UTC where it names no zone); by default the release's now."""
     recommendation_id: Text | None = None
     """Of the answer that it follows from."""
     session_id: Text | None = None
-    position: Annotated[int, Field(ge=1)] | None = None
+    position: Annotated[int, Field(ge=1, le=10**6)] | None = None
     """Place in the list, from 1."""
-    quantity: Annotated[int, Field(ge=1)] = 1
+    quantity: Annotated[int, Field(ge=1, le=10**9)] = 1
     price: Price | None = None
     """Paid per unit."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from serving.item_log import Values
-from serving.requests import Price, RawId
+from serving.requests import Price, RawItemId
 
 MAX_CHANGES = 1000
 """Most items of one request."""
@@ -20,7 +20,7 @@ class ItemRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    item_id: RawId
+    item_id: RawItemId
     """An item that the release does not know is new: it is found by the item tower."""
     title: Words | None = None
     department: Words | None = None

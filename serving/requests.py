@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
 
 from serving.catalogue import Filters
 from serving.ids import Id
@@ -18,18 +25,41 @@ MAX_BATCH = 100
 """Most requests of one batch."""
 
 
+EXACT = 2**53
+"""Up to here every whole number is a number of JavaScript, which may write it as 5.0."""
+
+
+def _whole(value: Any) -> Any:
+    """To JSON Schema 5.0 is an integer."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) <= EXACT
+    return int(value) if whole else value
+
+
 def _integer_or_string(value: Any) -> Any:
+    value = _whole(value)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"an id is an integer or a string, not {type(value).__name__}")
     return value
 
 
-RawId = Annotated[int | str, BeforeValidator(_integer_or_string)]
+ID_OF = "x-id-of"
+"""Marks ids in the description; see ``serving.description``."""
+_EITHER = [{"type": "integer"}, {"type": "string"}]
+RawUserId = Annotated[
+    int | str,
+    BeforeValidator(_integer_or_string),
+    WithJsonSchema({"anyOf": _EITHER, ID_OF: "user"}),
+]
 """An id in the type that the shop's data have."""
+RawItemId = Annotated[
+    int | str,
+    BeforeValidator(_integer_or_string),
+    WithJsonSchema({"anyOf": _EITHER, ID_OF: "item"}),
+]
 
 Text = Annotated[str, Field(max_length=128)]
 Names = Annotated[list[str], Field(max_length=MAX_NAMES)]
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class FilterRequest(BaseModel):
@@ -70,11 +100,11 @@ class ListRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user_id: RawId
+    user_id: RawUserId
     """An unknown user gets popular items."""
     exclude_seen: StrictBool = False
     """Leave out what the user is known to have bought."""
-    exclude: Annotated[list[RawId], Field(max_length=MAX_EXCLUDED)] = []
+    exclude: Annotated[list[RawItemId], Field(max_length=MAX_EXCLUDED)] = []
     """Items to leave out, such as those in the basket."""
     filters: FilterRequest = FilterRequest()
     diversity: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
@@ -84,7 +114,7 @@ class ListRequest(BaseModel):
     scenario: Text | None = None
     """Name of one of the release's rankers (see `/version`), such as `discover`; where the release
     has none of that name its usual one answers, and `degraded` says `scenario`."""
-    anchor_items: Annotated[list[RawId], Field(max_length=MAX_ANCHORS)] = []
+    anchor_items: Annotated[list[RawItemId], Field(max_length=MAX_ANCHORS)] = []
     """Items that the user looks at, latest first; lists follow them and do not hold them."""
     session_id: Text | None = None
     """The items of the session's recent feedback become anchors too."""
@@ -114,9 +144,9 @@ class RecommendRequest(ListRequest):
         json_schema_extra={"examples": [{"user_id": 1, "n": 5, "exclude_seen": False}]}
     )
 
-    n: Annotated[int, Field(ge=1, le=MAX_ITEMS, strict=True)] = 10
+    n: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_ITEMS, strict=True)] = 10
     """Length of the list."""
-    candidate_items: Annotated[list[RawId], Field(max_length=MAX_CANDIDATES)] | None = None
+    candidate_items: Annotated[list[RawItemId], Field(max_length=MAX_CANDIDATES)] | None = None
     """The only items that the list may hold; by default any."""
 
     def query(self, session_items: Sequence[Id] = ()) -> Query:
@@ -148,7 +178,7 @@ class RankRequest(ListRequest):
         json_schema_extra={"examples": [{"user_id": 1, "candidate_items": [1, 2, 3]}]}
     )
 
-    candidate_items: Annotated[list[RawId], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    candidate_items: Annotated[list[RawItemId], Field(min_length=1, max_length=MAX_CANDIDATES)]
     """Items of the release come first, by rank; the others last, without a score."""
 
     def query(self, session_items: Sequence[Id] = ()) -> Query:

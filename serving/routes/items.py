@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from serving.answers import ItemsChanged
 from serving.asked import rows_of
 from serving.ids import check_id, parse_id, within
 from serving.item_requests import ItemsRequest
 from serving.problems import RESPONSES
+from serving.routes.paths import ItemPath
 from serving.server import Server
 
 
@@ -34,9 +34,7 @@ def item_routes(server: Server) -> APIRouter:
         return ItemsChanged(known, len(ids) - known, recommender.index_version)
 
     @router.delete("/items/{item_id:path}")
-    async def remove_item(
-        item_id: Annotated[str, Path(max_length=256, description="As in the shop's data.")],
-    ) -> ItemsChanged:
+    async def remove_item(item_id: ItemPath) -> ItemsChanged:
         """Take an item out of all lists until it is put again."""
         recommender = server.live.get()
         found = parse_id(item_id, recommender.release.about.item_id, "item_id")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 
 from serving.answers import BatchAnswer, Recommendation
 from serving.ids import parse_id, within
@@ -13,6 +13,7 @@ from serving.problems import RESPONSES
 from serving.query import MAX_ITEMS
 from serving.query import Query as ListQuery
 from serving.requests import BatchRequest, RankRequest, RecommendRequest
+from serving.routes.paths import ItemPath
 from serving.server import Server
 
 
@@ -44,7 +45,7 @@ def list_routes(server: Server) -> APIRouter:
 
     @router.get("/similar/{item_id:path}")
     async def similar(
-        item_id: Annotated[str, Path(max_length=256, description="As in the shop's data.")],
+        item_id: ItemPath,
         n: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="Length of the list.")] = 10,
     ) -> Recommendation:
         """The items that are nearest to one; popular ones where nothing is known of it."""

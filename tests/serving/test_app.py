@@ -71,6 +71,13 @@ async def test_every_setting_reaches_the_recommender(
     assert all(item["price"] >= 2.0 for item in items)
 
 
+async def test_a_whole_number_may_be_written_with_a_point(client: httpx.AsyncClient) -> None:
+    plain = await client.post("/recommend/", json={"user_id": USER, "n": 5})
+    pointed = await client.post("/recommend/", json={"user_id": float(USER), "n": 5.0})
+
+    assert pointed.json()["items"] == plain.json()["items"]
+
+
 async def test_an_unknown_user_is_answered(client: httpx.AsyncClient) -> None:
     response = await client.post("/recommend/", json={"user_id": UNKNOWN})
 
@@ -236,6 +243,11 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
         "/version",
     ]
     schemas = described["components"]["schemas"]
+    user_id = schemas["RecommendRequest"]["properties"]["user_id"]
+    assert (user_id["type"], user_id["maximum"]) == ("integer", 2**63 - 1)
+    similar = described["paths"]["/similar/{item_id}"]["get"]["parameters"][0]
+    assert similar["schema"]["type"] == "integer"
+    assert "x-id-of" not in json.dumps(described)
     events = schemas["FeedbackRequest"]["properties"]["events"]["items"]
     assert events["required"] == ["event_id", "user_id", "item_id", "event_type"]
     assert "purchase" in events["properties"]["event_type"]["enum"]
