@@ -43,9 +43,14 @@ class UserReader:
             found = self.read(user_ids)
             if self._lost(found):
                 run.name(FEATURES)
-            return found.table
+            return self._anchored(found.table, queries)
 
-        rows = run.attempt(FEATURES, stored, lambda: self.nobodies(user_ids))
+        def nothing() -> pa.Table:
+            return self._anchored(self.nobodies(user_ids), queries)
+
+        return run.attempt(FEATURES, stored, nothing)
+
+    def _anchored(self, rows: pa.Table, queries: Sequence[Query]) -> pa.Table:
         if not any(query.anchor_items for query in queries):
             return rows
         now_s = int(self._about.now().timestamp())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from feature_repo.contract.candidates import TopK
+from feature_repo.contract.online import UserRows
 from ranking.scorer import Scorer
 from retrieval.retriever import Retriever
 from retrieval.sources import UserBatch
@@ -176,3 +179,32 @@ def test_a_store_that_was_emptied_is_named(
     assert answer.degraded == ["features"]
     assert {item.source for item in answer.items} == {"popular"}
     assert Recommender(release, elsewhere).recommend(999_999).degraded == []
+
+
+class Damaged:
+    """A store whose values of a user do not fit each other."""
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store = store
+
+    def read(self, user_ids: Sequence[int | str], now: datetime) -> UserRows:
+        """Read, and lose part of a list."""
+        found = self._store.read(user_ids, now)
+        place = found.table.column_names.index("history_count")
+        short = pa.array([[1]] * len(user_ids), found.table.schema.field(place).type)
+        return replace(found, table=found.table.set_column(place, "history_count", short))
+
+
+@pytest.mark.parametrize(
+    ("more", "stage"), [({}, "retrieval"), ({"anchor_items": [503]}, "features")]
+)
+def test_a_damaged_row_is_answered(
+    release: Release, store_url: str, more: dict[str, Any], stage: str
+) -> None:
+    about = release.about
+    store = Damaged(OnlineStore(about.project, release.schema, about.user_id, url=store_url))
+
+    answer = Recommender(release, store).recommend(USER, **more)
+
+    assert stage in answer.degraded
+    assert len(answer.items) == 10
