@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from feature_repo.contract.embedded import online_url
-from feature_repo.contract.errors import ShoprecError, StoreUnavailable
+from feature_repo.contract.errors import ArtifactError, ShoprecError, StoreUnavailable
 from serving.about import About, require_release
 from serving.console import run
 from serving.settings import KEYS_VARIABLE, METRICS_VARIABLE, PREFIX, Settings, require_keys
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 30
 """Most time that a server which was told to end takes to answer what it has begun."""
-HEALTHCHECK_S = 30
+HEALTHCHECK_S = 10
 """A worker that does not answer its server for so long is killed and started again."""
 
 
@@ -128,7 +128,10 @@ def _run_one(arguments: argparse.Namespace) -> None:
             load()
         except ShoprecError as error:
             failures.append(error)
-            server.should_exit = True
+        except Exception:
+            log.exception("The server ends, for its release could not be loaded.")
+            failures.append(ArtifactError("The release could not be loaded; see above."))
+        server.should_exit = bool(failures)
 
     threading.Thread(target=loading, name="loading", daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
@@ -156,7 +156,7 @@ class FeedbackLog:
         if whole < len(data):
             log.warning("Cut a half-written line from the end of %s.", self.path)
             file.truncate(self._read_to + whole)
-        self._know(json.loads(line)["event_id"] for line in data[:whole].splitlines())
+        self._know(event["event_id"] for event in events_of(data[:whole]))
         self._read_to += whole
 
     def _know(self, event_ids: Iterable[str]) -> None:
@@ -165,6 +165,17 @@ class FeedbackLog:
             self._known[event_id] = None
         for event_id in list(islice(self._known, max(0, len(self._known) - self._most_known))):
             del self._known[event_id]
+
+
+def events_of(data: bytes) -> Iterator[Line]:
+    """The events of whole lines; lines that no ``append`` wrote are passed over."""
+    for line in data.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event_id"), str):
+            yield event
 
 
 def _line_after(file: FileIO, place: int) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.feedback import Line
+from serving.feedback import Line, events_of
 
 MEMORY = 1 << 20
 """Bytes of the log's end that are read at first."""
@@ -48,7 +47,6 @@ class FeedbackTail:
             data = data[data.find(b"\n") + 1 :]
         whole = data.rfind(b"\n") + 1
         self._read_to = begin + whole
-        for line in data[:whole].splitlines():
-            event = json.loads(line)
+        for event in events_of(data[:whole]):
             for listener in self._listeners:
                 listener(event)

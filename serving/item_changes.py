@@ -7,7 +7,8 @@ scorers are made again, it is ranked as an item of which only the sources' word 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from serving.ids import Id
 from serving.item_log import ItemChange, Values
 from serving.item_view import ItemView
 from serving.release import Release
+
+log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 
@@ -87,7 +90,11 @@ class ChangedItems:
             return fresh
         some = [ids[place] for place in places.tolist()]
         now_s = np.full(len(some), int(self._release.about.now().timestamp()), np.int64)
-        vectors = self._release.retriever.new_item_vectors(self._tower_rows(some), now_s)
+        try:
+            vectors = self._release.retriever.new_item_vectors(self._tower_rows(some), now_s)
+        except Exception:
+            log.exception("%d new items have no vectors, and are only found by name.", len(some))
+            return fresh
         return fresh.without(rows[places]).plus(rows[places], vectors)
 
     def _tower_rows(self, ids: Sequence[Id]) -> pa.Table:
@@ -101,9 +108,9 @@ class ChangedItems:
         }
         return pa.table({"item_id": pa.array(ids, self._known.ids.type), **columns})
 
-    def items(self, vocabulary: Vocabulary) -> pa.Table:
-        """The release's item rows with the values of now, then those of new items."""
-        items, values = self._release.items, dict(self.values)
+    def items(self, vocabulary: Vocabulary, values: Mapping[Id, Values]) -> pa.Table:
+        """The release's item rows with some values in place of theirs, then those of new items."""
+        items = self._release.items
         ids = column_of(items, "item_id")
         changed = pa.array(list(values), ids.type)
         place = pc.index_in(ids, changed)  # of each item among the changed ones; null for most

@@ -120,10 +120,6 @@ class Live:
             except ShoprecError as error:
                 self._refuse(stamp, str(error))
                 return
-            except Exception:
-                log.exception("A release could not be loaded.")
-                self._refuse(stamp, "see above.")
-                return
             self._put(next_one, stamp)
         give_memory_back()
 
@@ -152,9 +148,20 @@ class Live:
         threading.Thread(target=working, name=name, daemon=True).start()
 
     def _loaded(self, folder: Path) -> Recommender:
-        with self._alone():
-            found = self._load(folder)
-            found.warm_up()
+        """A release that was verified and has answered.
+
+        Raises:
+            ShoprecError: it cannot be served.
+        """
+        try:
+            with self._alone():
+                found = self._load(folder)
+                found.warm_up()
+        except ShoprecError:
+            raise
+        except Exception as error:
+            log.exception("The release %s could not be loaded.", folder)
+            raise ArtifactError(f"The release {folder} could not be loaded: {error!r}.") from error
         return found
 
     @contextlib.contextmanager

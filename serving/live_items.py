@@ -91,8 +91,8 @@ class LiveItems:
             return
         started = time.monotonic()
         with self._lock:
-            view = self.view
-            table = self._changed.items(view.vocabulary)
+            view, values = self.view, dict(self._changed.values)
+        table = self._changed.items(view.vocabulary, values)
         scorers = {name: self._scorer(name, view, table) for name in view.scorers}
         policy = self._policy(view, table)
         with self._lock:

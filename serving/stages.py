@@ -49,10 +49,6 @@ class Deadline:
         """Whether a share of the time is over."""
         return self.clock() >= self.started + share * self.total_s
 
-    def left_s(self) -> float:
-        """Seconds that are left, at least 0."""
-        return max(0.0, self.started + self.total_s - self.clock())
-
 
 NEVER = Deadline(0.0, float("inf"))
 

@@ -130,7 +130,7 @@ def write(path: Path, text: str) -> None:
 
 
 def line(item_id: int) -> str:
-    return json.dumps({"item_id": item_id, "text": "x" * 50}) + "\n"
+    return json.dumps({"event_id": "e", "item_id": item_id, "text": "x" * 50}) + "\n"
 
 
 def test_a_tail_tells_each_whole_line_once(
@@ -138,7 +138,7 @@ def test_a_tail_tells_each_whole_line_once(
 ) -> None:
     path = tmp_path / "log.jsonl"
     tail.catch_up()
-    write(path, line(1) + line(2) + line(3)[:10])
+    write(path, line(1) + "not an event\n" + line(2) + line(3)[:10])
     tail.catch_up()
     tail.catch_up()
     assert heard == [1, 2]

@@ -142,6 +142,14 @@ def test_a_line_that_a_crash_left_half_written_is_cut(
     assert "half-written line" in caplog.text
 
 
+def test_a_line_that_is_no_event_is_passed_over(log: FeedbackLog) -> None:
+    log.append(lines(event("a")), NOW)
+    with log.path.open("a", encoding="utf-8") as file:
+        file.write('by hand\n{"event_id": 5}\n')
+
+    assert FeedbackLog(log.path).append(lines(event("a"), event("b")), NOW) == 1
+
+
 def test_a_log_that_was_moved_away_begins_anew(log: FeedbackLog, tmp_path: Path) -> None:
     log.append(lines(event("a")), NOW)
     log.path.rename(tmp_path / "archive.jsonl")

@@ -73,14 +73,3 @@ def test_a_stage_begins_only_before_its_share_of_the_deadline() -> None:
     assert run.attempt(RANKING, lambda: 1, lambda: 2) == 2
 
     assert run.degraded == ["ease", RANKING]
-
-
-def test_the_time_that_is_left_ends_at_zero() -> None:
-    clock = Ticks()
-    deadline = Deadline.after(2.0, clock)
-
-    clock.now += 0.5
-    assert deadline.left_s() == pytest.approx(1.5)
-    clock.now += 5.0
-    assert deadline.left_s() == 0.0
-    assert deadline.passed()
