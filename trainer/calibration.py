@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from sklearn.isotonic import IsotonicRegression
 
 from feature_repo.contract.errors import BadInput
 from ranking.calibration import Isotonic, Platt, calibration_error, sigmoid
@@ -57,6 +56,8 @@ def fit_platt(logits_N: Doubles, labels_N: Bools) -> Platt:
 
 def fit_isotonic(logits_N: Doubles, labels_N: Bools) -> Isotonic:
     """By least squares over all functions that do not fall."""
+    from sklearn.isotonic import IsotonicRegression  # takes a second to load
+
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit(logits_N, labels_N)
     return Isotonic(
         np.asarray(fitted.X_thresholds_, dtype=np.float64),
