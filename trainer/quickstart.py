@@ -139,7 +139,7 @@ class Quickstart:
         registry = (root / "registry.db",)
         self._feast("apply", "Registering the features with Feast", ("apply",), registry)
         first_judged = 1 if last_edge == 2 else last_edge
-        for edge in range(self._labelled(first_judged)[-1], last_edge + 1):
+        for edge in range(self.labelled(first_judged)[-1], last_edge + 1):
             self._set("retrieval_v1", "sessions", edge)
             self._set("ranking_v1", "users", edge, labels=edge < last_edge)
 
@@ -150,7 +150,7 @@ class Quickstart:
 
     def system(self, edge: int) -> Path:
         """Fit retriever and ranker at an edge; return the unpublished release."""
-        windows = [self.retriever(before) for before in self._labelled(edge)]
+        windows = [self.retriever(before) for before in self.labelled(edge)]
         rankers = [self.ranker(model, edge, windows) for model in (RANKER, DISCOVER)]
         return self.export(edge, self.retriever(edge), *rankers)
 
@@ -160,7 +160,7 @@ class Quickstart:
         self.materialize(edge)
         return made, self.lists(edge, made, online=True)
 
-    def _labelled(self, edge: int) -> list[int]:
+    def labelled(self, edge: int) -> list[int]:
         """The edges whose windows a ranker of ``edge`` learns from, the latest first."""
         first = max(edge - LABEL_WINDOWS, -len(self.dataset.earlier))
         return list(range(edge - 1, first - 1, -1))
@@ -266,7 +266,7 @@ class Quickstart:
         """Train a ranker on the candidates of the retrievers of the edges before, latest first."""
         what = "items new to the user" if model == DISCOVER else "all items"
         first, *earlier = retrievers
-        labelled = self._labelled(edge)
+        labelled = self.labelled(edge)
         sets = [self.set_folder("ranking_v1", "users", before) for before in labelled]
         run = self._train(
             f"{model}@t{edge}",

@@ -1,0 +1,305 @@
+"""Rankers against every simple rule and against trees: same split, candidates and metrics.
+
+The shop's data and retrievers are those of ``make quickstart``. Every row ranks the candidates of
+the same retriever: rankers by ``ranking.scorer``, which serves them, trees on the same features and
+label windows; the simple rules rank all items. Settings were chosen with split=validation.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from benchmarks._command import run_command
+from benchmarks._report import save, table
+from benchmarks._trees import encoder_of, fit_trees, matrix_of, open_windows
+from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import column_of
+from feature_repo.contract.dataset import REPOSITORY, Dataset
+from feature_repo.contract.embedded import URL_VARIABLE, online_url
+from feature_repo.contract.encoding import query_times_s
+from feature_repo.contract.errors import ArtifactError, ConfigError
+from ranking import metrics
+from ranking.features import Requests
+from ranking.items import ItemSide
+from ranking.policy import rank_lists, seen_rows
+from ranking.scorer import Scorer
+from retrieval.retriever import Retriever
+from trainer.distributed import set_up_logging
+from trainer.evaluation.baselines import LABELS
+from trainer.evaluation.cache import cached_baselines
+from trainer.evaluation.config import BaselineConfig, Split
+from trainer.evaluation.window import Judged, Task, Window, load_window
+from trainer.quickstart import Quickstart, Shop
+from trainer.ranker_windows import joined
+from trainer.sets import TrainingSet
+from trainer.stages import Stages
+
+log = logging.getLogger("benchmarks.ranking")
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+HELP = """\
+python -m benchmarks.ranking [KEY=VALUE ...]
+
+  split=validation     or test, once settings are chosen
+  tasks=[all,new]      all: everything that was bought; new: what the user had not bought before
+  rankers=[wide_deep,dcn_v2]  experiments of rankers; those of new items end in _new
+  trees=true           also LightGBM on the same candidates, features and label windows
+  seeds=[0,1,2]        of the trees; rankers have model.members of their own
+  samples=1000         bootstrap samples of a difference
+  data=[data=complete_journey]  the shop's settings, as make quickstart takes them
+  runs=runs            gets the runs: a finished one is found again
+  name=ranking         benchmarks/results/<name>.json
+"""
+K = 10
+CHUNK = 256
+EDGES = {"validation": 1, "test": 2}
+BATCH = 64
+"""Requests of the batch that scoring is timed on, beside a single one."""
+
+
+@dataclass
+class Config:
+    """Settings of the benchmark."""
+
+    split: str = "validation"
+    tasks: list[str] = field(default_factory=lambda: ["all", "new"])
+    rankers: list[str] = field(default_factory=lambda: ["wide_deep", "dcn_v2"])
+    trees: bool = True
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    samples: int = 1000
+    data: list[str] = field(default_factory=list)
+    runs: str = "runs"
+    name: str = "ranking"
+
+    def __post_init__(self) -> None:
+        if self.split not in EDGES:
+            raise ConfigError(f"split must be one of {list(EDGES)}; got {self.split!r}.")
+        wrong = sorted(set(self.tasks) - set(Task))
+        if wrong:
+            raise ConfigError(f"tasks must be of {[str(task) for task in Task]}; got {wrong}.")
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The judged users of one task with their candidates."""
+
+    judged: Judged
+    users: pa.Table
+    candidates: Candidates
+    now_s: Ints
+
+    def first(self, size: int) -> tuple[pa.Table, Candidates]:
+        """The first ``size`` of them."""
+        found, stop = self.candidates, int(self.candidates.offsets[size])
+        return self.users.slice(0, size), Candidates(
+            found.sources,
+            found.offsets[: size + 1],
+            found.item_row[:stop],
+            found.score[:stop],
+            found.rank[:stop],
+        )
+
+
+class Bench:
+    """One shop, its retrievers and one window."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.edge = EDGES[config.split]
+        shop = Shop.from_overrides(config.data)
+        os.environ[URL_VARIABLE] = online_url()
+        runs = Path(config.runs).resolve()
+        self.quick = Quickstart(shop, Stages(shop.root / ".stages"), runs, Path("releases"))
+        self.quick.prepare(2)
+        self.bundles = [self.quick.retriever(edge) for edge in self.quick.labelled(self.edge)]
+        self.retriever = Retriever.load(self.quick.retriever(self.edge))
+        self.set = TrainingSet.open(self.dataset, "ranking_v1", "users", f"t{self.edge}")
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The ingested shop."""
+        return self.quick.dataset
+
+    @cached_property
+    def window(self) -> Window:
+        """What lists are judged on."""
+        return load_window(self.dataset, Split(self.config.split))
+
+    def requested(self, task: Task) -> Requested:
+        """Find the candidates of a task's users."""
+        judged = self.window.judged(task)
+        rows = read_table(self.set.folder / "users.parquet")
+        place = {row: i for i, row in enumerate(self.window.users.rows(column_of(rows, "user_id")))}
+        kept = [place.get(row, -1) for row in judged.users.tolist()]
+        missing = kept.count(-1)
+        if missing:  # no history: they count as users without a list
+            log.info("%d judged users bought nothing before the window.", missing)
+        users = rows.take(pa.array([max(index, 0) for index in kept]))
+        vocabulary, parts = self.retriever.encoder.items, []
+        for start in range(0, len(users), CHUNK):
+            part = users.slice(start, CHUNK)
+            seen = seen_rows(part, vocabulary) if task is Task.NEW else None
+            parts.append(self.retriever.candidates(part, query_times_s(part), seen))
+        return Requested(judged, users, joined(parts), query_times_s(users))
+
+    def lists(self, requested: Requested, scores: Floats) -> Ints:
+        """[B, K] rows of the window's items."""
+        ranked = rank_lists(requested.candidates, scores, K).item_row
+        ids = self.retriever.encoder.items.ids
+        known = ranked > 0
+        rows = np.zeros_like(ranked)
+        rows[known] = self.window.items.rows(ids.take(pa.array(ranked[known] - 1)))
+        return rows
+
+    def ranker(self, experiment: str) -> tuple[Path, float]:
+        """Train a ranker, or find its finished run; its bundle, and the seconds it took."""
+        first, *earlier = self.bundles
+        settings = [
+            *self.quick.shop.named,
+            f"experiment={self.quick.shop.experiment(experiment)}",
+            f"cutoff=t{self.edge}",
+            f"retriever={first}",
+            f"model.earlier=[{','.join(map(str, earlier))}]",
+            f"paths.runs={self.quick.runs}",
+        ]
+        started = time.monotonic()
+        command = [sys.executable, "-m", "trainer", *settings]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            raise ArtifactError(f"{' '.join(command)} ended with code {done.returncode}.")
+        return Path(done.stdout.splitlines()[-1]) / "ranker", time.monotonic() - started
+
+    def rows(self, task: Task) -> list[dict[str, Any]]:
+        """The table's rows of one task."""
+        requested = self.requested(task)
+        values = self._baselines(task, requested.judged)
+        for name in self.config.rankers:
+            experiment = f"{name}_new" if task is Task.NEW else name
+            values |= self._of_ranker(name, experiment, requested)
+        if self.config.trees:
+            values |= self._of_trees(task, requested)
+        return [self._row(task, name, found, values) for name, found in values.items()]
+
+    def _baselines(self, task: Task, judged: Judged) -> dict[str, list[Ints]]:
+        users = {each: self.window.judged(each).users for each in Task}
+        found = cached_baselines(self.dataset, self.window, users, K, BaselineConfig())[task]
+        return {LABELS[name]: [rows] for name, rows in found.items()}
+
+    def _of_ranker(self, name: str, experiment: str, requested: Requested) -> dict[str, list[Ints]]:
+        bundle, seconds = self.ranker(experiment)
+        scorer = Scorer.load(bundle, self.set.items)
+        items = self.retriever.encoder.items
+        served = self._scored(scorer, requested)
+        log.info("%s: %.0f s of training; %s", experiment, seconds, self._speed(scorer, requested))
+        rows = {f"shoprec {name}, served": [self.lists(requested, served)]}
+        if len(scorer.members) == 1:
+            return rows
+        alone = [
+            Scorer(scorer.inputs, scorer.config, [member], scorer.rows) for member in scorer.members
+        ]
+        for one in alone:
+            one.prepare(items)
+        singles = [self.lists(requested, self._scored(one, requested)) for one in alone]
+        return rows | {f"shoprec {name}, one network": singles}
+
+    def _scored(self, scorer: Scorer, requested: Requested) -> Floats:
+        items = self.retriever.encoder.items
+        return scorer.score(requested.users, requested.candidates, items, requested.now_s)
+
+    def _speed(self, scorer: Scorer, requested: Requested) -> str:
+        """Candidates a second of one request and of a batch, in words."""
+        found = []
+        for size in (1, BATCH):
+            users, candidates = requested.first(size)
+            started, count = time.perf_counter(), 0
+            while time.perf_counter() - started < 2.0:
+                scorer.score(users, candidates, self.retriever.encoder.items)
+                count += len(candidates.item_row)
+            found.append(f"{count / (time.perf_counter() - started):,.0f} of {size} requests")
+        return f"candidates scored a second: {', '.join(found)}"
+
+    def _of_trees(self, task: Task, requested: Requested) -> dict[str, list[Ints]]:
+        windows = open_windows(self.bundles, self.dataset, new_only=task is Task.NEW)
+        encoder = encoder_of(windows, self.dataset)
+        side = ItemSide.of(self.set.items, self.retriever.encoder.items, encoder)
+        requests = Requests.of(
+            requested.users,
+            requested.candidates,
+            requested.now_s,
+            side,
+            encoder.schema,
+            self.dataset.half_life_days,
+        )
+        values = matrix_of(requests)
+        lists = []
+        for seed in self.config.seeds:
+            trees = fit_trees(windows, encoder, self.dataset, seed)
+            lists.append(self.lists(requested, trees.score(values)))
+        return {"LightGBM, our candidates and features": lists}
+
+    def _row(
+        self, task: Task, name: str, lists: Sequence[Ints], every: dict[str, list[Ints]]
+    ) -> dict[str, Any]:
+        judged = self.window.judged(task)
+        ndcg, precision = (
+            np.stack([metric(found, judged.relevant, K) for found in lists])
+            for metric in (metrics.ndcg_at_k, metrics.precision_at_k)
+        )
+        first = next((found for row, found in every.items() if row.endswith("served")), None)
+        minus = ""
+        if first is not None and first is not lists:
+            base = metrics.ndcg_at_k(first[0], judged.relevant, K)
+            found = metrics.bootstrap(
+                base - ndcg.mean(axis=0), seed=0, num_samples=self.config.samples
+            )
+            minus = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        return {
+            "task": str(task),
+            "model": name,
+            "NDCG@10": f"{ndcg.mean():.4f}",
+            "P@10": f"{precision.mean():.4f}",
+            "deviation": f"{ndcg.mean(axis=1).std(ddof=1):.4f}" if len(lists) > 1 else "",
+            "served minus it": minus,
+        }
+
+
+def measure(config: Config) -> None:
+    """Train and judge everything, print the tables and keep them."""
+    set_up_logging()
+    bench = Bench(config)
+    rows = []
+    for task in map(Task, config.tasks):
+        found = bench.rows(task)
+        rows += found
+        sys.stdout.write(f"\n{task}, {config.split}\n\n{table(found)}")
+    path = save(config.name, json.loads(json.dumps(asdict(config))), rows)
+    sys.stdout.write(f"\n{path}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure; return the exit code."""
+    return run_command(arguments, Config, HELP, measure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
