@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from feature_repo.contract.dataset import Clock, IdType
@@ -150,6 +151,22 @@ def test_a_new_item_can_be_ranked_filtered_excluded_and_removed(changing: Recomm
     assert 9_000 not in ids(changing.recommend(USER, 100, anchor_items=[9_000]).items)
     changing.items.remove([9_000], NOW)
     assert 9_000 not in ids(changing.recommend(USER, 100).items)
+
+
+def test_an_item_that_the_release_describes_and_cannot_find_is_new_with_what_is_known_of_it(
+    release: Release, store_url: str
+) -> None:
+    unsold = release.items.slice(12, 1).set_column(0, "item_id", pa.array([9_000], pa.int64()))
+    described = replace(release, items=pa.concat_tables([release.items, unsold]))
+    changing = open_recommender(described, store_url)
+    changing.items.put([(9_000, {"price": 2.0})], NOW)
+
+    (item,) = changing.rank(USER, [9_000]).items
+    changing.items.refresh()
+
+    assert (item.title, item.category, item.price) == ("Product 12", "C4", 2.0)
+    rows = changing.view.scorers["default"].rows.filter(pc.field("item_id") == 9_000)
+    assert rows.select(["title", "price"]).to_pylist() == [{"title": "Product 12", "price": 2.0}]
 
 
 def test_scorers_that_are_made_again_know_a_new_items_attributes(
