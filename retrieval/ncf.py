@@ -38,6 +38,7 @@ class NeuMf(nn.Module):
         self.item_layer = nn.Linear(mlp_dim, hidden[0], bias=False)
         self.layers = nn.ModuleList(nn.Linear(*widths) for widths in pairwise([*hidden, 1]))
         self.dropout = nn.Dropout(dropout)
+        nn.init.ones_(self.gmf_output.weight)  # GMF starts as matrix factorisation
         bound = (2 * mlp_dim) ** -0.5  # as one layer over both vectors
         for layer in (self.user_layer, self.item_layer):
             nn.init.uniform_(layer.weight, -bound, bound)

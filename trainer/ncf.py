@@ -155,7 +155,16 @@ class NcfTask(IdTask[NcfSource]):
         gmf, mlp = self._logits(users, items, inputs.tensors["owner"], inputs.tensors["place"])
         logits = [gmf, mlp] if inputs.sizes["pretraining"] else [self.dense.neumf(gmf, mlp)]
         loss = torch.stack([classified(found) for found in logits]).mean()
+        if self.model.l2:
+            loss = loss + self.model.l2 * self._lengths(users, items, inputs.tensors)
         return loss * inputs.tensors["weight"]
+
+    @staticmethod
+    def _lengths(users: list[Tensor], items: list[Tensor], tensors: dict[str, Tensor]) -> Tensor:
+        """Sum over all pairs of the squared lengths of their rows."""
+        owner_T, place_TN = tensors["owner"], tensors["place"]
+        users_B, items_C = (torch.cat(rows, dim=1).square().sum(dim=1) for rows in (users, items))
+        return users_B[owner_T].sum() * place_TN.shape[1] + items_C[place_TN].sum()
 
     def _logits(
         self, users: list[Tensor], items: list[Tensor], owner_T: Tensor, place_TN: Tensor

@@ -25,7 +25,7 @@ class NcfConfig(ModelConfig):
     alpha: float = 0.5
     """Share of the weighted dot product in the sum of both parts' logits."""
     l2: float = 0.0
-    """Times the squared length of the looked-up rows, on average over them."""
+    """Times the squared lengths of a pair's rows, on average over all pairs."""
     dropout: float = 0.0
     """Share of the network's hidden values set to zero in training."""
     user_dropout: float = 0.02
