@@ -7,7 +7,7 @@ of plain torch. B examples, F fields, D width of a field's vector, C rows of one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,25 +15,39 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._ctr_data import ITEM_FIELDS, USER_FIELDS, Ctr, Side
-from ranking.network import NetworkConfig, PairInputs, SideInputs, Widths
+from ranking.dcn_v2 import Beside, CrossLayers
+from ranking.network import NetworkConfig, PairInputs, SideInputs, Widths, hidden_layers
 from ranking.rankers import make_network
-
-CROSSES = (("gender", "item_id"), ("age", "item_id"), ("occupation", "item_id"))
-"""Pairs of fields of which a wide side has a weight for each pair of values."""
+from ranking.wide_deep import WideDeepConfig
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is trained."""
+    """What all models have; of itself, a factorisation machine."""
 
-    network: NetworkConfig | None
-    """Settings of a ranker's network; None: a factorisation machine."""
-    wide: bool = True
-    """Whether the fields' codes and ``CROSSES`` are given to a wide side."""
     dim: int = 16
     """D"""
     init_std: float = 0.05
     """Standard deviation of the vectors' first values."""
+
+
+@dataclass(frozen=True)
+class RankerShape(Shape):
+    """A ranker's network; its wide side reads the fields' codes."""
+
+    network: NetworkConfig = field(default_factory=WideDeepConfig)
+
+
+@dataclass(frozen=True)
+class CrossShape(Shape):
+    """Cross layers beside hidden layers, both over all vectors side by side."""
+
+    depth: int = 2
+    """Cross layers."""
+    hidden: tuple[int, ...] = (128, 64)
+    """Widths of the hidden layers."""
+    dropout: float = 0.0
+    """Share of hidden values set to zero in training."""
 
 
 class Rows(NamedTuple):
@@ -74,20 +88,16 @@ def _table(name: str, size: int, dim: int) -> nn.Embedding | nn.EmbeddingBag:
 
 
 class OneHot(nn.Module):
-    """The fields' codes, and those of their crosses, as rows of one table."""
+    """The fields' codes as rows of one table."""
 
-    def __init__(self, ctr: Ctr, fields: tuple[str, ...], crosses: bool) -> None:
+    def __init__(self, ctr: Ctr, fields: tuple[str, ...]) -> None:
         super().__init__()
-        sides = {**ctr.users.codes, **ctr.items.codes}
+        codes = {**ctr.users.codes, **ctr.items.codes}
         self.fields = fields
-        self.crosses = [pair for pair in CROSSES if crosses and set(pair) <= set(fields)]
-        sizes = {name: int(sides[name].max()) + 1 for name in fields}
-        spans = [sizes[name] for name in fields]
-        spans += [sizes[first] * sizes[second] for first, second in self.crosses]
-        self.sizes = sizes
-        self.starts = [int(start) for start in np.cumsum([0, *spans])]
+        sizes = [int(codes[name].max()) + 1 for name in fields]
+        self.starts = [int(start) for start in np.cumsum([0, *sizes])]
         for name in fields:
-            self.register_buffer(name, torch.from_numpy(sides[name]), persistent=False)
+            self.register_buffer(name, torch.from_numpy(codes[name]), persistent=False)
 
     @property
     def num_rows(self) -> int:
@@ -95,19 +105,12 @@ class OneHot(nn.Module):
         return self.starts[-1]
 
     def forward(self, rows: Rows) -> Tensor:
-        """[B, C] int64"""
-        codes = {
-            name: getattr(self, name)[rows.user if name in USER_FIELDS else rows.item]
-            for name in self.fields
-        }
-        found = [codes[name].reshape(len(rows.user), -1) for name in self.fields]
-        found += [
-            (codes[first] * self.sizes[second] + codes[second])[:, None]
-            for first, second in self.crosses
-        ]
-        return torch.cat(
-            [part + start for part, start in zip(found, self.starts[:-1], strict=True)], dim=1
-        )
+        """[B, C] int64; several columns for a field of several codes."""
+        found = []
+        for name, start in zip(self.fields, self.starts[:-1], strict=True):
+            codes = getattr(self, name)[rows.user if name in USER_FIELDS else rows.item]
+            found.append(codes.reshape(len(codes), -1) + start)
+        return torch.cat(found, dim=1)
 
 
 class CtrModel(nn.Module, ABC):
@@ -136,7 +139,7 @@ class Fm(CtrModel):
 
     def __init__(self, ctr: Ctr, fields: tuple[str, ...], shape: Shape) -> None:
         super().__init__(ctr, fields, shape)
-        self.one_hot = OneHot(ctr, fields, crosses=False)
+        self.one_hot = OneHot(ctr, fields)
         self.weights = nn.EmbeddingBag(self.one_hot.num_rows, 1, mode="sum")
         self.bias = nn.Parameter(torch.zeros(()))
         nn.init.zeros_(self.weights.weight)
@@ -152,10 +155,9 @@ class Fm(CtrModel):
 class Ranker(CtrModel):
     """A ranker's network over requests of one candidate each."""
 
-    def __init__(self, ctr: Ctr, fields: tuple[str, ...], shape: Shape) -> None:
+    def __init__(self, ctr: Ctr, fields: tuple[str, ...], shape: RankerShape) -> None:
         super().__init__(ctr, fields, shape)
-        assert shape.network is not None
-        self.one_hot = OneHot(ctr, fields, crosses=True) if shape.wide else None
+        self.one_hot = OneHot(ctr, fields)
         widths = Widths(
             user=len(self.user_vectors.fields) * shape.dim,
             item=len(self.item_vectors.fields) * shape.dim,
@@ -163,7 +165,7 @@ class Ranker(CtrModel):
             item_columns=0,
             pair_columns=0,
             buckets=1,
-            wide_rows=0 if self.one_hot is None else self.one_hot.num_rows,
+            wide_rows=self.one_hot.num_rows,
         )
         self.network = make_network(shape.network, widths)
 
@@ -172,16 +174,42 @@ class Ranker(CtrModel):
         size = len(rows.user)
         codes, scores = rows.user.new_zeros((size, 0)), users_BFD.new_zeros((size, 0))
         place = torch.arange(size)
-        wide = codes if self.one_hot is None else self.one_hot(rows)
         found: Tensor = self.network(
             self.network.users(SideInputs(users_BFD.flatten(1), codes, scores)),
             self.network.items(SideInputs(items_BFD.flatten(1), codes, scores)),
-            PairInputs(place, place, codes, scores, wide),
+            PairInputs(place, place, codes, scores, self.one_hot(rows)),
         )
+        return found.squeeze(1)
+
+
+class Cross(CtrModel):
+    """Wang et al., "DCN V2" (2021), of the parallel structure, which they found best here.
+
+    It is made of the parts of ``ranking.dcn_v2``; the ranker itself has a projection before them.
+    """
+
+    def __init__(self, ctr: Ctr, fields: tuple[str, ...], shape: CrossShape) -> None:
+        super().__init__(ctr, fields, shape)
+        width = len(fields) * shape.dim
+        deep = nn.Sequential(
+            nn.Linear(width, shape.hidden[0]), *hidden_layers(shape.hidden, shape.dropout)
+        )
+        self.body = Beside(CrossLayers(width, shape.depth), deep)
+        self.head = nn.Linear(width + shape.hidden[-1], 1)
+
+    def logits(self, users_BFD: Tensor, items_BFD: Tensor, rows: Rows) -> Tensor:
+        """See ``CtrModel``."""
+        inputs = torch.cat([users_BFD.flatten(1), items_BFD.flatten(1)], dim=1)
+        found: Tensor = self.head(self.body(inputs))
         return found.squeeze(1)
 
 
 def make_model(ctr: Ctr, fields: tuple[str, ...], shape: Shape) -> CtrModel:
     """A model of first values, which follow torch's seed."""
-    kind = Fm if shape.network is None else Ranker
-    return kind(ctr, fields, shape)
+    match shape:
+        case RankerShape():
+            return Ranker(ctr, fields, shape)
+        case CrossShape():
+            return Cross(ctr, fields, shape)
+        case _:
+            return Fm(ctr, fields, shape)

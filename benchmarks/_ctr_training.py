@@ -36,7 +36,7 @@ class Recipe:
     batch_size: int = 4096
     epochs: int = 20
     """At most."""
-    patience: int = 1
+    patience: int = 2
     """Epochs without a smaller loss on validation after which training stops."""
 
 

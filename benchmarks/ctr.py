@@ -29,11 +29,10 @@ import torch
 
 from benchmarks._command import run_command
 from benchmarks._ctr_data import Ctr, read_ctr
-from benchmarks._ctr_models import Shape
+from benchmarks._ctr_models import CrossShape, RankerShape, Shape
 from benchmarks._ctr_training import Judgement, Recipe, Trained, train
 from benchmarks._report import save, table
 from feature_repo.contract.errors import ConfigError
-from ranking.dcn_v2 import DcnV2Config, Structure
 from ranking.wide_deep import WideDeepConfig
 from trainer.distributed import set_up_logging
 
@@ -79,9 +78,11 @@ DCN_V2 = DcnV2Config(
     width=112, cross_layers=2, structure=Structure.parallel, hidden=[128, 64], dropout=0.0
 )
 RECIPES = {
-    "fm": Recipe(Shape(None), l2=1e-3),
-    "wide_deep": Recipe(Shape(WIDE_DEEP), l2=1e-3),
-    "dcn_v2": Recipe(Shape(DCN_V2, wide=False), l2=1e-3),
+    "fm": Recipe(Shape(), l2=1.6e-2, epochs=40),
+    "wide_deep": Recipe(
+        RankerShape(network=WideDeepConfig(hidden=[128, 64], dropout=0.0)), l2=1e-3
+    ),
+    "dcn_v2": Recipe(CrossShape(), l2=1e-3),
 }
 """Model -> how it is trained."""
 

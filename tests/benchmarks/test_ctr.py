@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from benchmarks import _report, ctr
-from benchmarks._ctr_data import Ctr, Side, read_ctr, split
-from benchmarks._ctr_models import Fm, OneHot, Rows, Shape, make_model
+from benchmarks._ctr_data import Ctr, read_ctr, split
+from benchmarks._ctr_models import CrossShape, Fm, OneHot, Rows, Shape, make_model
 from benchmarks._ctr_training import predict, train
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.errors import BadInput
@@ -99,7 +99,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_factorisation_machine_adds_the_products_of_all_pairs_of_vectors(data: Ctr) -> None:
     torch.manual_seed(0)
-    model = make_model(data, FIELDS, Shape(None, dim=4))
+    model = make_model(data, FIELDS, Shape(dim=4))
     assert isinstance(model, Fm)
     with torch.no_grad():
         model.weights.weight.normal_()
@@ -118,20 +118,17 @@ def test_a_factorisation_machine_adds_the_products_of_all_pairs_of_vectors(data:
     assert length.item() == pytest.approx(sum(float(v @ v) for v in vectors), rel=1e-5)
 
 
-def test_every_code_and_every_cross_has_a_row_of_its_own() -> None:
-    genders, films = np.array([0, 1, 2]), np.array([0, 1, 2, 3])
-    small = Ctr(Side({"gender": genders}), Side({"item_id": films}), *[None] * 3)  # type: ignore[arg-type]
-    one_hot = OneHot(small, ("gender", "item_id"), crosses=True)
+def test_every_code_has_a_row_of_its_own(data: Ctr) -> None:
+    one_hot = OneHot(data, ("gender", "item_id", "genres"))
 
-    found = one_hot(Rows(torch.tensor([1, 2, 2]), torch.tensor([3, 3, 1])))
+    found = one_hot(Rows(torch.tensor([1, 2]), torch.tensor([3, 3])))
 
-    start = 3 + 4  # three codes of gender, four of films, 0 included
-    assert found.tolist() == [
-        [1, 3 + 3, start + 1 * 4 + 3],
-        [2, 3 + 3, start + 2 * 4 + 3],
-        [2, 3 + 1, start + 2 * 4 + 1],
-    ]
-    assert one_hot.num_rows == start + 3 * 4
+    codes = data.users.codes["gender"], data.items.codes["item_id"], data.items.codes["genres"]
+    starts = [0, 3, 3 + NUM_FILMS + 1]  # 0 included, two genders, then the films
+    for row, user in zip(found.tolist(), (1, 2), strict=True):
+        genres = [int(code) + starts[2] for code in codes[2][3]]
+        assert row == [int(codes[0][user]), int(codes[1][3]) + starts[1], *genres]
+    assert one_hot.num_rows == starts[2] + 1 + 3
 
 
 @pytest.mark.parametrize("name", list(ctr.RECIPES))
@@ -160,8 +157,7 @@ def test_the_epoch_with_the_smallest_loss_on_validation_is_kept(data: Ctr) -> No
 
 def test_nothing_is_dropped_when_a_model_predicts(data: Ctr) -> None:
     torch.manual_seed(0)
-    network = replace(ctr.WIDE_DEEP, dropout=0.5)
-    model = make_model(data, FIELDS, Shape(network))
+    model = make_model(data, FIELDS, CrossShape(dropout=0.5))
 
     first, second = predict(model, data.test), predict(model, data.test)
 
