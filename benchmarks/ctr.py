@@ -73,10 +73,6 @@ PUBLISHED: dict[str, tuple[tuple[str, float, float, str], ...]] = {
 }
 """Fields -> model, AUC, logloss and source; those of ``attributes`` also read the time."""
 
-WIDE_DEEP = WideDeepConfig(hidden=[128, 64], dropout=0.0)
-DCN_V2 = DcnV2Config(
-    width=112, cross_layers=2, structure=Structure.parallel, hidden=[128, 64], dropout=0.0
-)
 RECIPES = {
     "fm": Recipe(Shape(), l2=1.6e-2, epochs=40),
     "wide_deep": Recipe(
