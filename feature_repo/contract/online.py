@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
 from typing import Any, Protocol
 
 import mmh3
+import numpy as np
 import pyarrow as pa
 
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, StoreUnavailable
 from feature_repo.contract.schema import Entity, Feature, Schema
-from feature_repo.contract.values import decode_timestamp_s, decode_value
+from feature_repo.contract.values import NULL_TIMESTAMP, decode_timestamp_s, decode_value
 from feature_repo.contract.vocabulary import id_arrow_type
 
 _STRING, _INT64 = 2, 4
@@ -64,6 +66,16 @@ def timestamp_field(view: str) -> bytes:
     return f"_ts:{view}".encode()
 
 
+class Presence(Enum):
+    """What the store has of a view for one user."""
+
+    PRESENT = "present"
+    EXPIRED = "expired"
+    """It was written, but longer ago than the view's time to live."""
+    MISSING = "missing"
+    """It was never written, or Redis has dropped it."""
+
+
 @dataclass(frozen=True)
 class UserRows:
     """Features of B users, in the order asked for."""
@@ -72,25 +84,20 @@ class UserRows:
     """``user_id``, ``event_timestamp`` (now) and the features; null where there is none."""
     found: list[bool]
     """Whether the store knows anything of the user."""
+    presence: dict[str, list[Presence]] = field(default_factory=dict)
+    """View -> what the store has of it for each user; a null of a present view was written so."""
 
 
 class OnlineReader:
     """Reads the user features of one schema for any number of users in one round trip."""
 
-    def __init__(
-        self,
-        client: RedisLike,
-        project: str,
-        schema: Schema,
-        user_id: IdType,
-        ttl: timedelta | None = None,
-    ) -> None:
+    def __init__(self, client: RedisLike, project: str, schema: Schema, user_id: IdType) -> None:
         self._client = client
         self._project = project
         self._features = schema.of(Entity.USER)
         self._views = sorted({feature.view for feature in self._features})
+        self._ttl_s = {feature.view: feature.ttl_s for feature in self._features}
         self._user_id = user_id
-        self._ttl = ttl
         self._fields = [field_name(f.view, f.name) for f in self._features]
         self._fields += [timestamp_field(view) for view in self._views]
 
@@ -102,11 +109,13 @@ class OnlineReader:
             StoreUnavailable: the store does not answer.
         """
         replies = self._fetch([entity_key("user_id", value, self._project) for value in user_ids])
-        columns = self._columns(replies, now)
+        presence = {view: self._presence(view, replies, now) for view in self._views}
+        columns = self._columns(replies, presence)
         ids = pa.array(user_ids, id_arrow_type(self._user_id))
         times = pa.array([now] * len(user_ids), pa.timestamp("us", tz="UTC"))
         table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
-        return UserRows(table, [any(value is not None for value in reply) for reply in replies])
+        found = [any(value is not None for value in reply) for reply in replies]
+        return UserRows(table, found, presence)
 
     def _fetch(self, keys: list[bytes]) -> list[list[bytes | None]]:
         from redis.exceptions import RedisClusterException, RedisError
@@ -119,26 +128,49 @@ class OnlineReader:
         except (RedisError, RedisClusterException, OSError) as error:
             raise StoreUnavailable(f"The online store does not answer: {error}") from error
 
-    def _columns(self, replies: list[list[bytes | None]], now: datetime) -> dict[str, pa.Array]:
-        num_features = len(self._features)
-        alive = [self._alive(reply[num_features:], now) for reply in replies]
+    def _presence(
+        self, view: str, replies: list[list[bytes | None]], now: datetime
+    ) -> list[Presence]:
+        places = [place for place, f in enumerate(self._features) if f.view == view]
+        stamp = len(self._features) + self._views.index(view)
+        ttl_s = self._ttl_s[view]
+        oldest = float("-inf") if ttl_s is None else now.timestamp() - ttl_s
+        found = []
+        for reply in replies:
+            written = reply[stamp]
+            if written is None and all(reply[place] is None for place in places):
+                found.append(Presence.MISSING)
+            elif ttl_s is None or (written is not None and decode_timestamp_s(written) >= oldest):
+                found.append(Presence.PRESENT)
+            else:
+                found.append(Presence.EXPIRED)
+        return found
+
+    def _columns(
+        self, replies: list[list[bytes | None]], presence: dict[str, list[Presence]]
+    ) -> dict[str, pa.Array]:
         columns = {}
-        for index, feature in enumerate(self._features):
+        for place, feature in enumerate(self._features):
             values = [
-                decode_value(reply[index]) if live[feature.view] else None
-                for reply, live in zip(replies, alive, strict=True)
+                decode_value(reply[place]) if state is Presence.PRESENT else None
+                for reply, state in zip(replies, presence[feature.view], strict=True)
             ]
-            columns[feature.name] = pa.array(values, arrow_type(feature))
+            columns[feature.name] = _column(values, arrow_type(feature))
         return columns
 
-    def _alive(self, stamps: list[bytes | None], now: datetime) -> dict[str, bool]:
-        if self._ttl is None:
-            return dict.fromkeys(self._views, True)
-        oldest = (now - self._ttl).timestamp()
-        return {
-            view: stamp is not None and decode_timestamp_s(stamp) >= oldest
-            for view, stamp in zip(self._views, stamps, strict=True)
-        }
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    element = kind.value_type if pa.types.is_list(kind) else kind
+    if pa.types.is_timestamp(element):
+        values = [_seconds(value) for value in values]
+    return pa.array(values, kind)
+
+
+def _seconds(value: Any) -> Any:
+    """Epoch seconds, one or a list, without Feast's mark for none."""
+    if isinstance(value, np.ndarray):
+        return [_seconds(each) for each in value.tolist()]
+    return None if value == NULL_TIMESTAMP else value
 
 
 def arrow_type(feature: Feature) -> pa.DataType:
@@ -161,6 +193,8 @@ def _scalar_type(name: str) -> pa.DataType:
         "Float64": pa.float64(),
         "String": pa.string(),
         "Bool": pa.bool_(),
+        "Bytes": pa.binary(),
+        "UnixTimestamp": pa.timestamp("s", tz="UTC"),
     }
     if name not in types:
         raise BadInput(f"A feature of Feast type {name} cannot be read; use {sorted(types)}.")

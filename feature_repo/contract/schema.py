@@ -67,6 +67,8 @@ class Feature:
     derive: Derive | None = None
     bag_of: str | None = None
     bag_weight: str | None = None
+    ttl_s: int | None = None
+    """Seconds for which a value of its view holds; None: for ever."""
 
     def __post_init__(self) -> None:
         table = self.encoding in (Encoding.CATEGORICAL, Encoding.NUMERIC)
@@ -189,6 +191,8 @@ class Schema:
                 "derive": feature.derive.value if feature.derive else None,
                 "bag_of": feature.bag_of,
                 "bag_weight": feature.bag_weight,
+                # Left out where there is none, so that older schemas keep their fingerprint.
+                **({} if feature.ttl_s is None else {"ttl_s": feature.ttl_s}),
             }
             for feature in self.features
         ]

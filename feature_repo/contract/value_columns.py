@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.errors import BadInput
+from feature_repo.contract.values import NULL_TIMESTAMP
 
 SCALARS: dict[str, int] = {
     "Bytes": 1,
@@ -30,9 +31,6 @@ SCALARS: dict[str, int] = {
 """Numbers of the fields of ``ValueProto``; a list's is ten more."""
 _LIST_OFFSET = 10
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
-
-NULL_TIMESTAMP = -(2**63)
-"""What Feast stores for a null ``UnixTimestamp``."""
 
 _TICKS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EMPTY = pa.scalar(b"", pa.binary())

@@ -20,6 +20,9 @@ _BYTES_VAL, _STRING, _INT32, _INT64, _DOUBLE, _FLOAT, _BOOL, _UNIX = range(1, 9)
 _BYTES_LIST, _STRING_LIST, _INT32_LIST, _INT64_LIST = range(11, 15)
 _DOUBLE_LIST, _FLOAT_LIST, _BOOL_LIST, _UNIX_LIST, _NULL = range(15, 20)
 
+NULL_TIMESTAMP = -(2**63)
+"""What Feast stores for a null ``UnixTimestamp``."""
+
 
 def decode_value(message: bytes | None) -> Any:
     """The Python value of one ``ValueProto``: None, a scalar, a numpy array or a list of strings.
@@ -74,7 +77,9 @@ def _content(number: int, body: bytes) -> Any:
         parts = _parts(body)
         return [part.decode() for part in parts] if number == _STRING_LIST else parts
     packed = b"".join(_parts(body))
-    if number in (_INT32_LIST, _INT64_LIST, _UNIX_LIST, _BOOL_LIST):
+    if number == _BOOL_LIST:
+        return decode_varints(packed).astype(np.bool_)
+    if number in (_INT32_LIST, _INT64_LIST, _UNIX_LIST):
         return decode_varints(packed)
     if number in (_FLOAT_LIST, _DOUBLE_LIST):
         return np.frombuffer(packed, dtype="<f4" if number == _FLOAT_LIST else "<f8")

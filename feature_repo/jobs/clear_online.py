@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.embedded import connect
@@ -34,7 +34,7 @@ def clear_online(dataset: Dataset, client: Redis | None = None) -> int:
         for keys in _batches(store, dataset.name.encode()):
             removed += len(keys)
             store.unlink(*keys)
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise StoreUnavailable(
             f"The online store went away after {removed} keys were removed ({error}); "
             "run the same command again."

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from feature_repo.contract.errors import ShoprecError
+from feature_repo.jobs import capacity, skew
 from feature_repo.jobs.clear_online import clear_online
 from feature_repo.jobs.config import (
+    CapacityConfig,
     InteractionsConfig,
     JobConfig,
+    SkewConfig,
     SyntheticSetConfig,
     TrainingSetConfig,
     load_config,
@@ -35,6 +38,9 @@ COMMANDS = {
     "data=synthetic data.num_users=N data.num_items=N sessions=N [history=50] [categories=true]",
     "interactions": "training sets from a benchmark's id-only train and test files: "
     "data=interactions data.name=NAME data.train=FILE data.test=FILE [data.format=triples]",
+    "capacity": "what users=100000000 take in Redis, by view and length of history, from a sample",
+    "skew": "compare served features with the point-in-time join: service=ranking_v1 "
+    "rows=SERVED.parquet, or users=LISTS.parquet [now=t2] to read them from the online store now",
     "clear-online": "remove a data set's features from the online store",
     "feast-env": "print the variables that `feast -c feature_repo` needs for a data set",
 }
@@ -92,6 +98,10 @@ def _run(command: str, overrides: Sequence[str]) -> None:
             make_synthetic_set(load_config(SyntheticSetConfig, overrides))
         case "interactions":
             make_interactions(load_config(InteractionsConfig, overrides))
+        case "capacity":
+            capacity.report(load_config(CapacityConfig, overrides))
+        case "skew":
+            skew.report(load_config(SkewConfig, overrides))
         case "clear-online":
             clear_online(load_config(JobConfig, overrides).data.dataset())
         case _:

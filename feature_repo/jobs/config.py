@@ -309,6 +309,55 @@ class InteractionsConfig(JobConfig):
             raise ConfigError(f"min_items must be at least 2; got {self.min_items}.")
 
 
+@dataclass
+class CapacityConfig(JobConfig):
+    """Settings of the job ``capacity``."""
+
+    users: int = 100_000_000
+    """How many users the memory is told for."""
+    sample: int = 10_000
+    """Users that are written into a server of the job's own."""
+    caps: list[int] = field(default_factory=lambda: [50, 100, 200])
+    """Lengths of the history whose cost is told."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("users", self.users), ("sample", self.sample)):
+            if value < 1:
+                raise ConfigError(f"{name} must be above zero; got {value}.")
+        if min(self.caps, default=1) < 1:
+            raise ConfigError(f"caps must be above zero; got {self.caps}.")
+
+
+@dataclass
+class SkewConfig(JobConfig):
+    """Settings of the job ``skew``."""
+
+    service: str = "ranking_v1"
+    """Feast feature service that was served."""
+    rows: str | None = None
+    """Parquet file of served rows (``feature_repo.contract.served_rows``)."""
+    users: str | None = None
+    """Parquet file with a column user_id, such as ``serving.batch`` writes: these users are read
+    from the online store now."""
+    now: str | None = None
+    """With ``users``: t0..t3 or an ISO time as of which they are read; null: the wall clock, or
+    t2 of historical data."""
+    out: str | None = None
+    """With ``users``: also write what was read, as served rows."""
+    sample: int = 10_000
+    """Most rows that are compared."""
+    most: float = 0.01
+    """The job fails where a feature differs in a larger share of the rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sample < 1:
+            raise ConfigError(f"sample must be above zero; got {self.sample}.")
+        if not 0 <= self.most <= 1:
+            raise ConfigError(f"most must be in [0, 1]; got {self.most}.")
+
+
 AnyConfig = TypeVar("AnyConfig", bound=JobConfig)
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,13 +103,11 @@ def schema_of(store: FeatureStore, service: FeatureService) -> Schema:
     """
     features = []
     for projection in service.feature_view_projections:
-        entity = _entity_of(store, projection.name)
-        features += [
-            Feature.from_tags(
-                field.name, entity, projection.name, str(field.dtype), dict(field.tags or {})
-            )
-            for field in projection.features
-        ]
+        entity, ttl_s = _entity_of(store, projection.name), _ttl_of(store, projection.name)
+        for field in projection.features:
+            dtype, tags = str(field.dtype), dict(field.tags or {})
+            feature = Feature.from_tags(field.name, entity, projection.name, dtype, tags)
+            features.append(replace(feature, ttl_s=ttl_s))
     return Schema(service.name, tuple(features))
 
 
@@ -117,6 +116,11 @@ def _entity_of(store: FeatureStore, view: str) -> Entity:
     if len(entities) != 1 or entities[0] not in (Entity.USER.value, Entity.ITEM.value):
         raise BadInput(f"View {view} must have the entity user or item, alone; got {entities}.")
     return Entity(entities[0])
+
+
+def _ttl_of(store: FeatureStore, view: str) -> int | None:
+    ttl = store.get_feature_view(view).ttl
+    return int(ttl.total_seconds()) or None if ttl else None
 
 
 def references(schema: Schema, entity: Entity) -> list[str]:

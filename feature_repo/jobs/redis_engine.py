@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -59,6 +60,8 @@ class RedisComputeEngine(LocalComputeEngine):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        # Feast shows every deprecation once, those among its own dependencies too.
+        warnings.filterwarnings("ignore", r"fetch_(arrow_table|record_batch)\(\) is deprecated")
         if log.getEffectiveLevel() == logging.WARNING:
             log.setLevel(logging.INFO)  # the Feast CLI's default hides how far it is
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,18 @@ import pytest
 from feast import Entity as FeastEntity
 from feast import FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.repo_config import RepoConfig
-from feast.types import Array, Bool, Float32, Float64, Int32, Int64, PrimitiveFeastType, String
+from feast.types import (
+    Array,
+    Bool,
+    Bytes,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    PrimitiveFeastType,
+    String,
+    UnixTimestamp,
+)
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -24,11 +35,12 @@ from feature_repo.contract import embedded
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.embedded import FOLDER_VARIABLE, URL_VARIABLE, connect, online_url
 from feature_repo.contract.errors import BadInput, StoreUnavailable
-from feature_repo.contract.online import OnlineReader, arrow_type, entity_key
+from feature_repo.contract.online import OnlineReader, Presence, arrow_type, entity_key
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 
 START = datetime(2017, 11, 1, tzinfo=UTC)
 NOW = datetime(2017, 11, 27, 5, tzinfo=UTC)
+DAY_S = 86_400
 LATE, EARLY = NOW - timedelta(days=1), NOW - timedelta(days=20)
 
 # Feast writes scalar integers of a batch with a null through float64: exact up to 2^53.
@@ -39,11 +51,18 @@ SCALARS: dict[str, tuple[PrimitiveFeastType, list[Any]]] = {
     "spend": (Float32, [12.5, None, -0.0]),
     "rate": (Float64, [0.1, None, 1e300]),
     "member": (Bool, [True, None, False]),
+    "token": (Bytes, [b"\x00\xff", None, b""]),
+    "joined": (UnixTimestamp, [EARLY, None, NOW]),
 }
 LISTS: dict[str, tuple[PrimitiveFeastType, list[Any]]] = {
     "item_ids": (Int64, [[2**62 + 1, -7, 5], None, []]),
     "weights": (Float32, [[0.5, 1.25, 3.0], None, []]),
     "names": (String, [["a", "", "ü"], None, []]),
+    "small_ids": (Int32, [[2**31 - 1, -1], None, []]),
+    "rates": (Float64, [[0.1, 1e300], None, []]),
+    "flags": (Bool, [[True, False], None, []]),
+    "tokens": (Bytes, [[b"\x00", b""], None, []]),
+    "visits": (UnixTimestamp, [[EARLY, NOW], None, []]),
 }
 
 
@@ -56,8 +75,10 @@ class Shop:
     users: list[Any]
     id_type: IdType
 
-    def reader(self, ttl: timedelta | None = None) -> OnlineReader:
-        return OnlineReader(connect(), self.store.project, self.schema, self.id_type, ttl)
+    def reader(self, ttl_s: int | None = None) -> OnlineReader:
+        features = tuple(replace(feature, ttl_s=ttl_s) for feature in self.schema.features)
+        schema = Schema("test_v1", features)
+        return OnlineReader(connect(), self.store.project, schema, self.id_type)
 
     def stock(self, users: list[Any]) -> dict[str, list[Any]]:
         features = [f"{feature.view}:{feature.name}" for feature in self.schema.features]
@@ -192,6 +213,26 @@ def test_an_unknown_user_is_not_found_and_all_null(shop: Shop) -> None:
     assert all(values(rows.table[name])[1] is None for name in (*SCALARS, *LISTS))
 
 
+class Counted:
+    """A client that counts its round trips."""
+
+    def __init__(self) -> None:
+        self.trips = 0
+
+    def pipeline(self, transaction: bool = True) -> Any:
+        self.trips += 1
+        return connect().pipeline(transaction)
+
+
+def test_all_users_and_views_are_one_round_trip(shop: Shop) -> None:
+    client = Counted()
+    reader = OnlineReader(client, shop.store.project, shop.schema, shop.id_type)
+
+    rows = reader.read([*shop.users, *shop.users], NOW)
+
+    assert (client.trips, rows.found) == (1, [True] * 6)
+
+
 def test_no_user_is_an_empty_table(shop: Shop) -> None:
     rows = shop.reader().read([], NOW)
 
@@ -199,10 +240,37 @@ def test_no_user_is_an_empty_table(shop: Shop) -> None:
 
 
 def test_the_time_to_live_counts_from_each_views_last_write(shop: Shop) -> None:
-    table = shop.reader(ttl=timedelta(days=2)).read(shop.users[:1], NOW).table
+    rows = shop.reader(ttl_s=2 * DAY_S).read(shop.users[:1], NOW)
 
-    assert values(table["item_ids"]) == [[2**62 + 1, -7, 5]]  # a day old
-    assert values(table["events_total"]) == [None]  # twenty days old
+    assert values(rows.table["item_ids"]) == [[2**62 + 1, -7, 5]]  # a day old
+    assert values(rows.table["events_total"]) == [None]  # twenty days old
+    assert rows.presence == {
+        "user_history": [Presence.PRESENT],
+        "user_profile": [Presence.EXPIRED],
+    }
+
+
+@pytest.mark.parametrize(("more_s", "present"), [(0, True), (1, False)])
+def test_a_value_holds_for_exactly_its_time_to_live(shop: Shop, more_s: int, present: bool) -> None:
+    now = EARLY + timedelta(seconds=20 * DAY_S + more_s)
+
+    rows = shop.reader(ttl_s=20 * DAY_S).read(shop.users[:1], now)
+
+    expected = Presence.PRESENT if present else Presence.EXPIRED
+    assert rows.presence["user_profile"] == [expected]
+
+
+def test_a_missing_view_an_expired_one_and_a_null_are_told_apart(shop: Shop) -> None:
+    unknown = 12345 if shop.id_type is IdType.INT64 else "nobody"
+
+    fresh = shop.reader().read([shop.users[1], unknown], NOW)
+    expired = shop.reader(ttl_s=1).read([shop.users[1], unknown], NOW)
+
+    for rows in (fresh, expired):
+        assert values(rows.table["events_total"]) == [None, None]
+    assert fresh.presence["user_profile"] == [Presence.PRESENT, Presence.MISSING]
+    assert expired.presence["user_profile"] == [Presence.EXPIRED, Presence.MISSING]
+    assert expired.found == [True, False]
 
 
 def test_the_row_carries_now_as_its_time(shop: Shop) -> None:

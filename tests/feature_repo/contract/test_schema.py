@@ -110,12 +110,20 @@ def test_the_fingerprint_is_that_of_the_features_alone() -> None:
         {"derive": Derive.DAYS_SINCE},
         {"bag_of": "item_id"},
         {"bag_weight": "history_weight"},
+        {"ttl_s": 60},
     ],
 )
 def test_every_property_of_a_feature_is_in_the_fingerprint(change: dict[str, Any]) -> None:
     changed = Schema("ranking_v1", (replace(AGE, **change), *SCHEMA.features[1:]))
 
     assert changed.fingerprint != SCHEMA.fingerprint
+
+
+def test_a_time_to_live_is_kept_and_none_leaves_no_trace() -> None:
+    lasting = Schema("s", (replace(AGE, ttl_s=60),))
+
+    assert Schema.from_json(lasting.to_json()) == lasting
+    assert "ttl_s" not in Schema("s", (AGE,)).to_json()["features"][0]
 
 
 def test_the_order_of_features_is_in_the_fingerprint() -> None:

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from feast import FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Int64
 
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.schema import Entity, Schema
 from feature_repo.jobs import feast_repo
 from feature_repo.jobs.redis_engine import RedisComputeEngine
 from tests.feature_repo.conftest import AppliedShop
+from tests.feature_repo.jobs.online_shop import USERS, entity, open_shop, write_source
 from tests.feature_repo.jobs.shops import day, purchase, write_shop
 
 
@@ -54,6 +59,7 @@ def test_a_snapshot_keeps_the_order_of_the_service(applied_shop: AppliedShop) ->
 
     views = list(dict.fromkeys(feature.view for feature in schema.features))
     assert views == ["user_profile", "user_activity", "user_history", "item_attributes"]
+    assert {f.ttl_s for f in schema.features} == {None}
     assert {f.entity for f in schema.features if f.view.startswith("user")} == {Entity.USER}
     assert feast_repo.references(schema, Entity.ITEM)[0] == "item_attributes:title"
     assert Schema.from_json(schema.to_json()) == schema
@@ -64,6 +70,26 @@ def test_feast_fills_the_online_store_by_our_engine(applied_shop: AppliedShop) -
 
     provider: Any = store._get_provider()
     assert isinstance(provider.batch_engine, RedisComputeEngine)
+
+
+def test_a_views_time_to_live_is_that_of_its_features(tmp_path: Path) -> None:
+    user = entity("user", ValueType.INT64)
+    path = tmp_path / "visits.parquet"
+    write_source(path, {"user_id": USERS}, {"visits": (Int64, pa.int64(), [1, 2, 3])})
+    visits = FeatureView(
+        name="visits",
+        entities=[user],
+        ttl=timedelta(days=2),
+        schema=[Field(name="visits", dtype=Int64, tags={"encode": "none"})],
+        source=FileSource(path=str(path), timestamp_field="event_timestamp"),
+    )
+    service = FeatureService(name="s", features=[visits])
+    store = open_shop(tmp_path, {"type": "sqlite", "path": str(tmp_path / "o.db")}, None)
+    store.apply([user, visits, service])
+
+    (feature,) = feast_repo.schema_of(store, service).features
+
+    assert feature.ttl_s == 2 * 86_400
 
 
 def test_a_service_that_is_not_there_is_named(applied_shop: AppliedShop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from feature_repo.contract.hash_commands import HashCommands
 from feature_repo.contract.online import entity_key, field_name, timestamp_field
 from feature_repo.contract.values import decode_timestamp_s, decode_value
 from feature_repo.jobs.online_writer import Pipes, Writer, Written
-from tests.feature_repo.redis_servers import make_certificate, redis_cluster, tls_in_front_of
+from tests.feature_repo.redis_servers import make_certificate, tls_in_front_of
 
 NOW = datetime(2017, 11, 27, 5, tzinfo=UTC)
 COMMANDS = HashCommands("shop", "v", {"user_id": "Int64"}, {"visits": "Int64"})
@@ -148,27 +147,3 @@ def test_passwords_and_tls(tmp_path: Path) -> None:
         plain = Redis(port=server.port, password="p,a=s@s", db=3)
         assert written == Written(rows=2_000, stale=0)
         assert (plain.dbsize(), visits(client, 1_999)) == (2_000, 1_999)
-
-
-def test_a_cluster_gets_each_row_at_its_slot() -> None:
-    expiring = HashCommands(
-        "shop{}}", "v", {"user_id": "Int64"}, {"visits": "Int64"}, expire_s=1_000
-    )
-    # 0x7b and 0x7d are the braces of a hash tag, which decides the slot.
-    users = [*range(3_000), 0x7D61627B, 0x7D_61_7B_00, -1]
-    with redis_cluster() as ports:
-        cluster: Any = connect(f"redis://127.0.0.1:{ports[1]}?cluster=true", timeout_s=10)
-
-        first = write(cluster, [rows(users[:1_000]), rows(users[1_000:])], expiring)
-        second = write(cluster, [rows(users)], expiring)
-
-        nodes: list[Any] = [Redis(port=port) for port in ports]
-        sizes = [node.dbsize() for node in nodes]
-        assert first == Written(rows=3_003, stale=0)
-        assert second == Written(rows=3_003, stale=3_003)
-        assert sum(sizes) == 3_003
-        assert min(sizes) > 800
-        keys = [entity_key("user_id", user, "shop{}}") for user in users[-4:]]
-        found = [decode_value(cluster.hget(key, field_name("v", "visits"))) for key in keys]
-        assert found == users[-4:]
-        assert Counter(990 < cluster.ttl(key) <= 1_000 for key in keys) == {True: 4}

@@ -25,6 +25,12 @@ class Connection:
         self._sock.close()
 
 
+def _read_all(connection: socket.socket) -> None:
+    """Until the other side closes; closing before it would throw away what was sent."""
+    while connection.recv(1 << 16):
+        pass
+
+
 @contextlib.contextmanager
 def served_by(behave: Callable[[socket.socket], None], stall_s: float = 60.0) -> Iterator[Pipe]:
     """A pipe to a server that does ``behave`` with its one connection."""
@@ -68,7 +74,7 @@ def test_replies_belong_to_the_messages_in_order() -> None:
         connection.recv(1 << 16)
         connection.sendall(b":1\r\n:2\r")
         connection.sendall(b"\n$-1\r\n$3\r\na\r\n\r\n")
-        connection.recv(1)
+        _read_all(connection)
 
     with served_by(answer) as pipe:
         first = pipe.submit(memoryview(PING * 2), 2)
@@ -82,7 +88,7 @@ def test_an_error_among_the_replies_is_told() -> None:
     def answer(connection: socket.socket) -> None:
         connection.recv(1 << 16)
         connection.sendall(b":1\r\n-OOM command not allowed\r\n")
-        connection.recv(1)
+        _read_all(connection)
 
     with served_by(answer) as pipe:
         with pytest.raises(StoreUnavailable, match="OOM command not allowed"):
@@ -101,8 +107,7 @@ def test_a_server_that_closes_the_connection_is_told() -> None:
 
 def test_a_server_that_stops_answering_is_told() -> None:
     def keep_quiet(connection: socket.socket) -> None:
-        while connection.recv(1 << 16):
-            pass
+        _read_all(connection)
 
     with (
         served_by(keep_quiet, stall_s=0.1) as pipe,
