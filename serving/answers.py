@@ -71,9 +71,9 @@ class ItemsChanged:
     """What became of a change of items."""
 
     changed: int
-    """Items that were known before."""
+    """Items that lists could hold before."""
     new: int
-    """Items that were not."""
+    """Items that they could not."""
     index_version: str
     """Of the worker that took the change; others have it within a second."""
 

@@ -23,8 +23,10 @@ from feature_repo.contract.online import arrow_type
 from feature_repo.contract.schema import Entity
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
 from ranking.policy import Policy
+from retrieval.index.ids import vocabulary_in_order
 from retrieval.index.live import Fresh
 from serving.asked import rows_of
+from serving.catalogue import TEXTS
 from serving.ids import Id
 from serving.item_log import ItemChange, Values
 from serving.item_view import ItemView
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
 
 AVAILABLE = "available"
+NUMBERS = ("price", AVAILABLE)
 
 
 class ChangedItems:
@@ -43,6 +46,7 @@ class ChangedItems:
     def __init__(self, release: Release) -> None:
         self._release = release
         self._known = release.retriever.items
+        self._beside = _Beside(release.items, self._known)
         self._gone: set[Id] = set()
         self.values: dict[Id, Values] = {}
         """Item -> the values that it has now in place of the release's."""
@@ -68,7 +72,8 @@ class ChangedItems:
     def _take(self, change: ItemChange) -> bool:
         """Keep what was said; whether it says anything new of an item that there is."""
         item_id, about = change.item_id, self._release.about
-        known = bool(rows_of(self._known, [item_id])[0] > 0)
+        indexed = bool(rows_of(self._known, [item_id])[0] > 0)
+        known = indexed or item_id in self._beside
         if change.values is None:
             if known or item_id in self.values:
                 self._gone.add(item_id)
@@ -78,7 +83,10 @@ class ChangedItems:
             return False  # the release was made of later data
         back = {AVAILABLE: True} if item_id in self._gone else {}
         self._gone.discard(item_id)
-        self.values[item_id] = {**self.values.get(item_id, {}), **back, **change.values}
+        before = self.values.get(item_id)
+        if before is None:
+            before = {} if indexed else self._beside.values(item_id)
+        self.values[item_id] = {**before, **back, **change.values}
         return True
 
     def _fresh(self, fresh: Fresh, ids: Sequence[Id], rows: Ints) -> Fresh:
@@ -116,7 +124,8 @@ class ChangedItems:
         place = pc.index_in(ids, changed)  # of each item among the changed ones; null for most
         items = _with_values(items, place, list(values.values()))
         count = len(self._known)
-        new = vocabulary.ids.slice(count, len(vocabulary) - count).to_pylist()
+        since = vocabulary.ids.slice(count, len(vocabulary) - count).to_pylist()
+        new = [item_id for item_id in since if item_id not in self._beside]
         rows = [{**values[item_id], "item_id": item_id} for item_id in new]
         names = items.column_names
         times = [self._release.about.now()] * len(rows)
@@ -128,6 +137,28 @@ class ChangedItems:
         columns["event_timestamp"] = pa.array(times, items.schema.field("event_timestamp").type)
         added = pa.table({name: columns[name] for name in names}, items.schema)
         return pa.concat_tables([items, added])
+
+
+class _Beside:
+    """Items that a release describes and its retriever does not know, such as unsold ones."""
+
+    def __init__(self, items: pa.Table, known: Vocabulary) -> None:
+        ids = column_of(items, "item_id")
+        self._places = np.flatnonzero(known.rows(ids) == 0)
+        self._items = items
+        self._ids = vocabulary_in_order(ids.take(pa.array(self._places)))
+
+    def __contains__(self, item_id: Id) -> bool:
+        return bool(rows_of(self._ids, [item_id])[0] > 0)
+
+    def values(self, item_id: Id) -> Values:
+        """What the release says of one of them; nothing of others."""
+        row = int(rows_of(self._ids, [item_id])[0])
+        if row == 0:
+            return {}
+        names = [name for name in (*TEXTS, *NUMBERS) if name in self._items.column_names]
+        found = self._items.select(names).slice(int(self._places[row - 1]), 1).to_pylist()[0]
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _with_values(items: pa.Table, place: pa.Array, values: Sequence[Values]) -> pa.Table:

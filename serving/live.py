@@ -12,10 +12,13 @@ import ctypes
 import fcntl
 import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pyarrow as pa
 
 from feature_repo.contract.artifacts import MANIFEST, read_json, write_json
 from feature_repo.contract.errors import ArtifactError, ShoprecError
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 30.0
 """A release that was refused is looked at again after this time, or when its manifest changes."""
+NICE = 10
+"""Of the threads that load releases and follow changes."""
 GOOD = "release.json"
 """File beside the metrics of a server that names the release which its workers last loaded."""
 
@@ -138,6 +143,8 @@ class Live:
 
     def _repeat(self, name: str, every_s: float, work: Callable[[], None]) -> None:
         def working() -> None:
+            with contextlib.suppress(OSError, AttributeError):  # requests go first; Linux alone
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
             while not self._ended.wait(every_s):
                 try:
                     work()
@@ -225,5 +232,6 @@ def require_same_shop(now: About, other: About) -> None:
 def give_memory_back() -> None:
     """Free what the release before held, to the system too."""
     gc.collect()
+    pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -147,7 +147,10 @@ class Recommender:
         Raises:
             BadField: an argument is out of range or of a wrong type, named.
         """
-        started, run, view = time.perf_counter(), run or Run(), self.view
+        return self._answer(queries, self.view, run or Run())
+
+    def _answer(self, queries: Sequence[Query], view: ItemView, run: Run) -> list[Recommendation]:
+        started = time.perf_counter()
         for query in queries:
             query.require(self.release.about)
         rows = self._users.rows(queries, run)
@@ -194,9 +197,10 @@ class Recommender:
         Raises:
             BadField: an argument is out of range or of a wrong type, named.
         """
-        answer = self.answer([query], run)[0]
+        view = self.view
+        answer = self._answer([query], view, run or Run())[0]
         ids = list(dict.fromkeys(query.candidate_items or ()))
-        unknown = np.flatnonzero(rows_of(self.view.vocabulary, ids) == 0).tolist()
+        unknown = np.flatnonzero(rows_of(view.vocabulary, ids) == 0).tolist()
         rest = [
             Item(ids[place], None, position, GIVEN)
             for position, place in enumerate(unknown, len(answer.items) + 1)
