@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Live:
         self.path = path
         self._load, self._shared, self._clock = load, shared, clock
         self._current: Recommender | None = None
+        self._before: weakref.ref[Recommender] | None = None
         self._stamp: Stamp | None = None
         self._refused: tuple[Stamp, float] | None = None
         self._looking = threading.Lock()
@@ -114,6 +116,7 @@ class Live:
     def look(self) -> None:
         """Load the release that the link names, if that is another one than before."""
         with self._looking:
+            self._forget_before()
             stamp = _stamp(self.path)
             if stamp == self._stamp or self._is_refused(stamp):
                 return
@@ -125,8 +128,17 @@ class Live:
             except ShoprecError as error:
                 self._refuse(stamp, str(error))
                 return
+            self._before = None if self._current is None else weakref.ref(self._current)
             self._put(next_one, stamp)
-        give_memory_back()
+            del next_one
+            self._forget_before()
+
+    def _forget_before(self) -> None:
+        """Give the memory of the release before back, once the requests that had it are over."""
+        if self._before is not None:
+            give_memory_back()
+            if self._before() is None:
+                self._before = None
 
     def watch(self, every_s: float) -> None:
         """Look every so often, until the end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,22 @@ def test_a_release_that_the_link_names_takes_the_place_of_the_one_before(
     assert version(live) == "second"
     assert told == [(None, "first"), ("first", "second")]
     assert before.recommend(USER).items  # of a request that had begun
+
+
+def test_the_release_before_is_forgotten_when_its_last_request_is_over(
+    live: Live, releases: Path
+) -> None:
+    before = live.get()
+    gone = weakref.ref(before.release)
+    publish(releases, "second")
+
+    live.look()
+    held = gone() is not None
+    del before
+    live.look()
+
+    assert held
+    assert gone() is None
 
 
 def damage(folder: Path, kind: str) -> None:
