@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ import numpy.typing as npt
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from ranking.features import Requests, numeric_matrix
-from ranking.wide_deep import WideDeepConfig
-from trainer.ranker_inputs import fit_encoder
 from trainer.ranker_windows import Window
 
 log = logging.getLogger(__name__)
@@ -66,42 +63,37 @@ def matrix_of(requests: Requests) -> Floats:
     return np.column_stack([numeric_matrix(requests), *users, *items]).astype(np.float32)
 
 
-def fit_trees(windows: Sequence[Window], encoder: Encoder, dataset: Dataset, seed: int) -> Trees:
-    """Learn from label windows."""
+def learned_from(windows: Sequence[Window], encoder: Encoder, dataset: Dataset) -> Any:
+    """The LightGBM data of some label windows."""
     import lightgbm
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     values, labels, groups = [], [], []
     for window in windows:
         sizes = np.diff(window.candidates.offsets)
-        share = NEGATIVES / np.maximum(np.repeat(sizes, sizes), 1)
-        kept = np.flatnonzero(window.labels | (rng.random(len(window.labels)) < share))
-        matrix = matrix_of(window.requests(encoder, dataset.half_life_days))
-        values.append(matrix[kept])
+        user_of = np.repeat(np.arange(len(sizes)), sizes)
+        share = NEGATIVES / np.maximum(sizes, 1)[user_of]
+        kept = np.flatnonzero(window.labels | (rng.random(len(user_of)) < share))
+        values.append(matrix_of(window.requests(encoder, dataset.half_life_days))[kept])
         labels.append(window.labels[kept])
-        user_of = np.repeat(np.arange(len(sizes)), sizes)[kept]
-        groups.append(np.bincount(user_of, minlength=len(sizes)))
+        groups.append(np.bincount(user_of[kept]))
     every = np.concatenate(groups)
-    data = lightgbm.Dataset(
+    return lightgbm.Dataset(
         np.concatenate(values),
         np.concatenate(labels).astype(np.int32),
         group=every[every > 0],
+        params={"max_bin": SETTINGS["max_bin"], "verbose": -1},
         free_raw_data=False,
     )
-    found = []
-    for objective in ("binary", "lambdarank"):
-        settings = {**SETTINGS, "objective": objective, "seed": seed}
-        if objective == "lambdarank":
-            settings["lambdarank_truncation_level"] = 30
-        found.append(lightgbm.train(settings, data, ROUNDS))
-    return Trees(found[0], found[1])
 
 
-def open_windows(bundles: Sequence[Path], dataset: Dataset, *, new_only: bool) -> list[Window]:
-    """The label windows of some retrievers, latest first."""
-    return [Window.open(bundle, dataset, new_only=new_only) for bundle in bundles]
+def fit_trees(data: Any, seed: int) -> Trees:
+    """Fit both boosters."""
+    import lightgbm
 
-
-def encoder_of(windows: Sequence[Window], dataset: Dataset) -> Encoder:
-    """An encoder, of which trees read the numeric features alone."""
-    return fit_encoder(windows, WideDeepConfig(), dataset)
+    settings = {**SETTINGS, "seed": seed}
+    listwise = {"objective": "lambdarank", "lambdarank_truncation_level": 30}
+    return Trees(
+        lightgbm.train({**settings, "objective": "binary"}, data, ROUNDS),
+        lightgbm.train({**settings, **listwise}, data, ROUNDS),
+    )

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,20 @@ import pyarrow as pa
 
 from benchmarks._command import run_command
 from benchmarks._report import save, table
-from benchmarks._trees import encoder_of, fit_trees, matrix_of, open_windows
+from benchmarks._trees import fit_trees, learned_from, matrix_of
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.columns import column_of
-from feature_repo.contract.dataset import REPOSITORY, Dataset
+from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.embedded import URL_VARIABLE, online_url
 from feature_repo.contract.encoding import query_times_s
-from feature_repo.contract.errors import ArtifactError, ConfigError
+from feature_repo.contract.errors import ConfigError
 from ranking import metrics
 from ranking.features import Requests
 from ranking.items import ItemSide
 from ranking.policy import rank_lists, seen_rows
 from ranking.scorer import Scorer
+from ranking.wide_deep import WideDeepConfig
 from retrieval.retriever import Retriever
 from trainer.distributed import set_up_logging
 from trainer.evaluation.baselines import LABELS
@@ -45,7 +46,8 @@ from trainer.evaluation.cache import cached_baselines
 from trainer.evaluation.config import BaselineConfig, Split
 from trainer.evaluation.window import Judged, Task, Window, load_window
 from trainer.quickstart import Quickstart, Shop
-from trainer.ranker_windows import joined
+from trainer.ranker_inputs import fit_encoder
+from trainer.ranker_windows import Window as LabelWindow
 from trainer.sets import TrainingSet
 from trainer.stages import Stages
 
@@ -99,23 +101,13 @@ class Config:
 
 @dataclass(frozen=True)
 class Requested:
-    """The judged users of one task with their candidates."""
+    """The judged users of one task that are known, with their candidates."""
 
-    judged: Judged
+    place: Ints
+    """[B] places of these users among all judged ones; the others have no list."""
     users: pa.Table
     candidates: Candidates
     now_s: Ints
-
-    def first(self, size: int) -> tuple[pa.Table, Candidates]:
-        """The first ``size`` of them."""
-        found, stop = self.candidates, int(self.candidates.offsets[size])
-        return self.users.slice(0, size), Candidates(
-            found.sources,
-            found.offsets[: size + 1],
-            found.item_row[:stop],
-            found.score[:stop],
-            found.rank[:stop],
-        )
 
 
 class Bench:
@@ -143,105 +135,94 @@ class Bench:
         """What lists are judged on."""
         return load_window(self.dataset, Split(self.config.split))
 
+    @cached_property
+    def judged(self) -> dict[Task, Judged]:
+        """The users of each task, and what is relevant to them."""
+        return {task: self.window.judged(task) for task in Task}
+
     def requested(self, task: Task) -> Requested:
         """Find the candidates of a task's users."""
-        judged = self.window.judged(task)
         rows = read_table(self.set.folder / "users.parquet")
-        place = {row: i for i, row in enumerate(self.window.users.rows(column_of(rows, "user_id")))}
-        kept = [place.get(row, -1) for row in judged.users.tolist()]
-        missing = kept.count(-1)
-        if missing:  # no history: they count as users without a list
-            log.info("%d judged users bought nothing before the window.", missing)
-        users = rows.take(pa.array([max(index, 0) for index in kept]))
-        vocabulary, parts = self.retriever.encoder.items, []
+        mine = self.window.users.rows(column_of(rows, "user_id"))
+        judged = self.judged[task].users
+        _, place, found = np.intersect1d(judged, mine, return_indices=True)
+        log.info("%d of %d judged users bought something before.", len(place), len(judged))
+        users, vocabulary, parts = rows.take(pa.array(found)), self.retriever.items, []
         for start in range(0, len(users), CHUNK):
             part = users.slice(start, CHUNK)
             seen = seen_rows(part, vocabulary) if task is Task.NEW else None
             parts.append(self.retriever.candidates(part, query_times_s(part), seen))
-        return Requested(judged, users, joined(parts), query_times_s(users))
+        return Requested(place, users, Candidates.joined(parts), query_times_s(users))
 
-    def lists(self, requested: Requested, scores: Floats) -> Ints:
-        """[B, K] rows of the window's items."""
+    def lists(self, task: Task, requested: Requested, scores: Floats) -> Ints:
+        """[J, K] rows of the window's items, of all judged users."""
         ranked = rank_lists(requested.candidates, scores, K).item_row
-        ids = self.retriever.encoder.items.ids
-        known = ranked > 0
+        ids, known = self.retriever.items.ids, ranked > 0
         rows = np.zeros_like(ranked)
         rows[known] = self.window.items.rows(ids.take(pa.array(ranked[known] - 1)))
-        return rows
-
-    def ranker(self, experiment: str) -> tuple[Path, float]:
-        """Train a ranker, or find its finished run; its bundle, and the seconds it took."""
-        first, *earlier = self.bundles
-        settings = [
-            *self.quick.shop.named,
-            f"experiment={self.quick.shop.experiment(experiment)}",
-            f"cutoff=t{self.edge}",
-            f"retriever={first}",
-            f"model.earlier=[{','.join(map(str, earlier))}]",
-            f"paths.runs={self.quick.runs}",
-        ]
-        started = time.monotonic()
-        command = [sys.executable, "-m", "trainer", *settings]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode:
-            raise ArtifactError(f"{' '.join(command)} ended with code {done.returncode}.")
-        return Path(done.stdout.splitlines()[-1]) / "ranker", time.monotonic() - started
+        every = np.zeros((len(self.judged[task].users), K), dtype=np.int64)
+        every[requested.place] = rows
+        return every
 
     def rows(self, task: Task) -> list[dict[str, Any]]:
         """The table's rows of one task."""
         requested = self.requested(task)
-        values = self._baselines(task, requested.judged)
+        values = self._baselines(task)
         for name in self.config.rankers:
             experiment = f"{name}_new" if task is Task.NEW else name
-            values |= self._of_ranker(name, experiment, requested)
-        if self.config.trees:
+            values |= self._of_ranker(task, name, experiment, requested)
+        if self.config.trees and find_spec("lightgbm") is None:
+            log.warning("LightGBM is left out, as it is not installed: pip install -e .[bench]")
+        elif self.config.trees:
             values |= self._of_trees(task, requested)
         return [self._row(task, name, found, values) for name, found in values.items()]
 
-    def _baselines(self, task: Task, judged: Judged) -> dict[str, list[Ints]]:
-        users = {each: self.window.judged(each).users for each in Task}
+    def _baselines(self, task: Task) -> dict[str, list[Ints]]:
+        users = {each: judged.users for each, judged in self.judged.items()}
         found = cached_baselines(self.dataset, self.window, users, K, BaselineConfig())[task]
         return {LABELS[name]: [rows] for name, rows in found.items()}
 
-    def _of_ranker(self, name: str, experiment: str, requested: Requested) -> dict[str, list[Ints]]:
-        bundle, seconds = self.ranker(experiment)
+    def _of_ranker(
+        self, task: Task, name: str, experiment: str, requested: Requested
+    ) -> dict[str, list[Ints]]:
+        bundle = self.quick.ranker(experiment, self.edge, self.bundles)
+        seconds = self.quick.stages.results[-1].seconds
         scorer = Scorer.load(bundle, self.set.items)
-        items = self.retriever.encoder.items
         served = self._scored(scorer, requested)
         log.info("%s: %.0f s of training; %s", experiment, seconds, self._speed(scorer, requested))
-        rows = {f"shoprec {name}, served": [self.lists(requested, served)]}
+        rows = {f"shoprec {name}, served": [self.lists(task, requested, served)]}
         if len(scorer.members) == 1:
             return rows
         alone = [
             Scorer(scorer.inputs, scorer.config, [member], scorer.rows) for member in scorer.members
         ]
-        for one in alone:
-            one.prepare(items)
-        singles = [self.lists(requested, self._scored(one, requested)) for one in alone]
+        singles = [self.lists(task, requested, self._scored(one, requested)) for one in alone]
         return rows | {f"shoprec {name}, one network": singles}
 
     def _scored(self, scorer: Scorer, requested: Requested) -> Floats:
-        items = self.retriever.encoder.items
+        items = self.retriever.items
         return scorer.score(requested.users, requested.candidates, items, requested.now_s)
 
     def _speed(self, scorer: Scorer, requested: Requested) -> str:
         """Candidates a second of one request and of a batch, in words."""
         found = []
         for size in (1, BATCH):
-            users, candidates = requested.first(size)
+            users = requested.users.slice(0, size)
+            candidates = requested.candidates.take(np.arange(size))
             started, count = time.perf_counter(), 0
             while time.perf_counter() - started < 2.0:
-                scorer.score(users, candidates, self.retriever.encoder.items)
+                scorer.score(users, candidates, self.retriever.items)
                 count += len(candidates.item_row)
             found.append(f"{count / (time.perf_counter() - started):,.0f} of {size} requests")
         return f"candidates scored a second: {', '.join(found)}"
 
     def _of_trees(self, task: Task, requested: Requested) -> dict[str, list[Ints]]:
-        windows = open_windows(self.bundles, self.dataset, new_only=task is Task.NEW)
-        encoder = encoder_of(windows, self.dataset)
-        side = ItemSide.of(self.set.items, self.retriever.encoder.items, encoder)
+        windows = [
+            LabelWindow.open(bundle, self.dataset, new_only=task is Task.NEW)
+            for bundle in self.bundles
+        ]
+        encoder = fit_encoder(windows, WideDeepConfig(), self.dataset)
+        side = ItemSide.of(self.set.items, self.retriever.items, encoder)
         requests = Requests.of(
             requested.users,
             requested.candidates,
@@ -251,16 +232,15 @@ class Bench:
             self.dataset.half_life_days,
         )
         values = matrix_of(requests)
-        lists = []
-        for seed in self.config.seeds:
-            trees = fit_trees(windows, encoder, self.dataset, seed)
-            lists.append(self.lists(requested, trees.score(values)))
+        data = learned_from(windows, encoder, self.dataset)
+        trees = [fit_trees(data, seed) for seed in self.config.seeds]
+        lists = [self.lists(task, requested, each.score(values)) for each in trees]
         return {"LightGBM, our candidates and features": lists}
 
     def _row(
         self, task: Task, name: str, lists: Sequence[Ints], every: dict[str, list[Ints]]
     ) -> dict[str, Any]:
-        judged = self.window.judged(task)
+        judged = self.judged[task]
         ndcg, precision = (
             np.stack([metric(found, judged.relevant, K) for found in lists])
             for metric in (metrics.ndcg_at_k, metrics.precision_at_k)

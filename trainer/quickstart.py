@@ -264,7 +264,7 @@ class Quickstart:
 
     def ranker(self, model: str, edge: int, retrievers: Sequence[Path]) -> Path:
         """Train a ranker on the candidates of the retrievers of the edges before, latest first."""
-        what = "items new to the user" if model == DISCOVER else "all items"
+        what = "items new to the user" if model.endswith("_new") else "all items"
         first, *earlier = retrievers
         labelled = self.labelled(edge)
         sets = [self.set_folder("ranking_v1", "users", before) for before in labelled]
