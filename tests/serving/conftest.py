@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from feature_repo.contract import embedded
@@ -17,6 +18,7 @@ from feature_repo.contract.embedded import embedded_url
 from serving.online import OnlineStore
 from serving.recommender import Recommender
 from serving.release import Release
+from tests.serving.http import client_of, server_of
 from tests.serving.shop import TinyShop
 
 FOLDER_VARIABLE = "SHOPREC_TINY_SHOP"
@@ -77,6 +79,19 @@ def recommender(release: Release, store_url: str) -> Recommender:
     return Recommender(
         release, OnlineStore(about.project, release.schema, about.user_id, url=store_url)
     )
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Return the event loop that asynchronous tests run on."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def client(recommender: Recommender, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client of the app."""
+    async with client_of(server_of(recommender, tmp_path)) as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,6 @@ from tests.serving.http import client_of, server_of
 USER, UNKNOWN = 1007, 999_999
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def client(recommender: Recommender, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the app."""
-    async with client_of(server_of(recommender, tmp_path)) as client:
-        yield client
 
 
 async def test_the_answer_is_the_recommenders(

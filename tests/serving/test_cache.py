@@ -29,11 +29,6 @@ class Ticks:
         return self.now
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def answer(name: str = "a") -> Recommendation:
     return Recommendation(name, [], None, "1", "1+0", [], 1.0)
 

@@ -28,11 +28,6 @@ from tests.serving.http import client_of, server_of
 USER = 1007
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Broken:
     """A source that fails."""
 

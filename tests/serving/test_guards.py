@@ -20,11 +20,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def keyed(recommender: Recommender, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of an app that asks for keys."""
     async with client_of(server_of(recommender, tmp_path, api_keys=("one", "two"))) as client:

@@ -54,11 +54,6 @@ def changing(release: Release, store_url: str) -> Recommender:
     return open_recommender(release, store_url)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_a_price_changes_what_is_shown_and_what_passes(changing: Recommender) -> None:
     first = changing.recommend(USER).items[0]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,25 +14,12 @@ from serving.ids import BadField
 from serving.online import OnlineStore
 from serving.recommender import Recommender
 from serving.release import Release
-from tests.serving.http import client_of, server_of
 
 USER, UNKNOWN = 1007, 999_999
 
 
 def ids(items: list[Item]) -> list[int | str]:
     return [item.item_id for item in items]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def client(recommender: Recommender, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of the app."""
-    async with client_of(server_of(recommender, tmp_path)) as client:
-        yield client
 
 
 def test_an_unknown_user_who_looks_at_items_gets_what_goes_with_them(

@@ -112,11 +112,6 @@ async def test_the_interface_takes_a_diversity(recommender: Recommender, tmp_pat
     assert settings["diversity"] == 0.0
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_a_batch_takes_policy_settings(shop: TinyShop, tmp_path: Path) -> None:
     out = tmp_path / "lists.parquet"
     rows = shop.dataset.sets / "ranking_v1-users-t2" / "users.parquet"

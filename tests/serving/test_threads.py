@@ -11,11 +11,6 @@ from serving.threads import Threads, TooLate
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_work_returns_what_it_computes_and_raises_what_it_raises() -> None:
     threads = Threads(1, 4)
 

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from feature_repo.contract.dataset import Dataset
+from ranking.inputs import InputEncoder
 from tests.retrieval import shop
+from tests.trainer import ranker_shop
 from trainer.distributed import Device, Process, process_group
+from trainer.ranker_inputs import encode_windows
+from trainer.ranker_rows import Rows
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +26,16 @@ def process() -> Iterator[Process]:
 def shop_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Return the small shop; tests must not change it."""
     return shop.make_shop(tmp_path_factory.mktemp("shop"))
+
+
+@pytest.fixture(scope="module")
+def ranker_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return the data set of the shop that rankers are tested on."""
+    return ranker_shop.make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def encoded(ranker_dataset: Dataset) -> tuple[InputEncoder, Rows]:
+    """Return one window's rows as Wide & Deep reads them."""
+    window = ranker_shop.make_window()
+    return encode_windows([window], ranker_shop.NETWORK, ranker_dataset)

@@ -23,7 +23,6 @@ from tests.trainer.ranker_shop import (
     DCN_V2,
     NETWORK,
     make_config,
-    make_dataset,
     make_members,
     make_run,
     make_task,
@@ -39,24 +38,14 @@ from trainer.ranker_rows import Rows
 from trainer.runs import Run
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
-    return encode_windows([make_window()], NETWORK, dataset)
-
-
 @pytest.mark.parametrize("network", [NETWORK, DCN_V2], ids=kind_of)
 def test_the_exported_ranker_scores_as_the_trained_one(
-    network: NetworkConfig, dataset: Dataset, process: Process, tmp_path: Path
+    network: NetworkConfig, ranker_dataset: Dataset, process: Process, tmp_path: Path
 ) -> None:
-    encoded = encode_windows([make_window()], network, dataset)
-    members = make_members(dataset, encoded, process, network=network)
+    encoded = encode_windows([make_window()], network, ranker_dataset)
+    members = make_members(ranker_dataset, encoded, process, network=network)
     before = members.task(0).evaluate()
-    after = write_bundle(members, Run(tmp_path, {}, process), dataset)
+    after = write_bundle(members, Run(tmp_path, {}, process), ranker_dataset)
     window = make_window()
 
     scores = Scorer.load(tmp_path / "ranker", window.item_rows).score(
@@ -70,31 +59,31 @@ def test_the_exported_ranker_scores_as_the_trained_one(
     assert after["ndcg@10"] > before["ndcg@10"]
     about = read_manifest(tmp_path / "ranker", "ranker")
     assert about["sources"] == list(shop.SOURCES)
-    assert about["cutoff"] == dataset.edges[2].isoformat()
+    assert about["cutoff"] == ranker_dataset.edges[2].isoformat()
 
 
 def test_a_side_may_have_no_table_at_all(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
 ) -> None:
     of_items = ["item_id", "department", "category", "subcategory", "brand"]
 
     task = make_task(
-        dataset, encoded, process, network=replace(NETWORK, without=of_items, crosses=[])
+        ranker_dataset, encoded, process, network=replace(NETWORK, without=of_items, crosses=[])
     )
 
     assert "item_id" not in task.keys[Entity.ITEM]
     assert np.isfinite(task.scores(encoded[1])).all()
     everything = [*of_items, "user_id", "segment", "history_item_id"]
     with pytest.raises(ConfigError, match="leaves no feature"):
-        make_task(dataset, encoded, process, network=replace(NETWORK, without=everything))
+        make_task(ranker_dataset, encoded, process, network=replace(NETWORK, without=everything))
 
 
 def test_the_same_seed_trains_the_same_ranker(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
 ) -> None:
-    made, scores = make_config(dataset), []
+    made, scores = make_config(ranker_dataset), []
     for name in ("first", "second"):
-        task = make_task(dataset, encoded, process)
+        task = make_task(ranker_dataset, encoded, process)
         (tmp_path / name).mkdir()
         run = Run(tmp_path / name, {}, process)
         task.trainer(run, made).train()
@@ -104,9 +93,9 @@ def test_the_same_seed_trains_the_same_ranker(
 
 
 def test_every_process_gets_as_many_batches_of_different_requests(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
 ) -> None:
-    task = make_task(dataset, encoded, process)
+    task = make_task(ranker_dataset, encoded, process)
     counts, users = [], set()
     for rank in range(3):
         task.process = replace(process, rank=rank, world_size=3)
@@ -121,9 +110,9 @@ def test_every_process_gets_as_many_batches_of_different_requests(
 
 
 def test_batches_of_an_epoch_are_the_same_when_asked_again(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
 ) -> None:
-    task = make_task(dataset, encoded, process)
+    task = make_task(ranker_dataset, encoded, process)
 
     first, again, other = (next(task.batches(epoch, 0)) for epoch in (4, 4, 5))
 
@@ -132,13 +121,13 @@ def test_batches_of_an_epoch_are_the_same_when_asked_again(
 
 
 def test_tasks_have_heads_of_their_own_and_one_score(
-    dataset: Dataset, process: Process, tmp_path: Path
+    ranker_dataset: Dataset, process: Process, tmp_path: Path
 ) -> None:
     window = make_viewed()
-    encoded = encode_windows([window], NETWORK, dataset)
+    encoded = encode_windows([window], NETWORK, ranker_dataset)
     tasks, score = {"purchase": 1.0, "view": 0.5}, {"purchase": 0.25, "view": 0.75}
-    task = make_task(dataset, encoded, process, tasks=tasks, score=score)
-    task.trainer(make_run(tmp_path / "run", process), make_config(dataset)).train()
+    task = make_task(ranker_dataset, encoded, process, tasks=tasks, score=score)
+    task.trainer(make_run(tmp_path / "run", process), make_config(ranker_dataset)).train()
     together = task.scores(encoded[1])
     task.score = [1.0, 0.0]
     bought = task.scores(encoded[1])
@@ -154,13 +143,13 @@ def test_tasks_have_heads_of_their_own_and_one_score(
 
 
 def test_the_loss_of_several_tasks_is_their_weighted_sum(
-    dataset: Dataset, process: Process
+    ranker_dataset: Dataset, process: Process
 ) -> None:
-    encoded = encode_windows([make_viewed()], NETWORK, dataset)
+    encoded = encode_windows([make_viewed()], NETWORK, ranker_dataset)
     settings = {"pointwise": 0.5, "score": {"purchase": 0.0, "view": 1.0}}
 
     def loss(**tasks: float) -> float:
-        task = make_task(dataset, encoded, process, tasks=tasks, **settings)
+        task = make_task(ranker_dataset, encoded, process, tasks=tasks, **settings)
         task.network.eval()
         batch = make_batch(
             encoded[1], encoded[0], np.arange(9), np.ones(len(encoded[1].labels), bool), task.events
@@ -176,7 +165,7 @@ def test_the_loss_of_several_tasks_is_their_weighted_sum(
 
 
 def test_labels_and_requests_count_as_the_rows_say(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process
 ) -> None:
     inputs, rows = encoded
     everything, users = np.ones(len(rows.labels), dtype=np.bool_), np.arange(9)
@@ -187,7 +176,7 @@ def test_labels_and_requests_count_as_the_rows_say(
             gains=np.full(len(rows.labels), gain, np.float32),
             weights=np.full(len(rows), weight, np.float32),
         )
-        task = make_task(dataset, (inputs, counted), process, pointwise=0.0)
+        task = make_task(ranker_dataset, (inputs, counted), process, pointwise=0.0)
         task.network.eval()
         found = task.prepare(make_batch(counted, inputs, users, everything), 0)
         pooled = pooled_of(task.tables.sharded(found.features))

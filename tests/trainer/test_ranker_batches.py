@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.events import EventType
 from ranking.inputs import InputEncoder
 from tests.ranking import shop
-from tests.trainer.ranker_shop import NETWORK, make_dataset, make_viewed, make_window
+from tests.trainer.ranker_shop import NETWORK, make_viewed
 from trainer.ranker_batches import counts_of, hits_of, make_batch, sampled, wanted_in
 from trainer.ranker_inputs import encode_windows
 from trainer.ranker_rows import Rows
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
-    return encode_windows([make_window()], NETWORK, dataset)
 
 
 def test_a_batch_holds_its_users_own_candidates(encoded: tuple[InputEncoder, Rows]) -> None:
@@ -64,8 +53,8 @@ def test_hits_follow_the_scores_of_each_request(encoded: tuple[InputEncoder, Row
     assert (np.diff(best.astype(int), axis=1) <= 0).all()
 
 
-def test_labels_are_those_of_each_event(dataset: Dataset) -> None:
-    inputs, rows = encode_windows([make_viewed()], NETWORK, dataset)
+def test_labels_are_those_of_each_event(ranker_dataset: Dataset) -> None:
+    inputs, rows = encode_windows([make_viewed()], NETWORK, ranker_dataset)
     events = (EventType.PURCHASE, EventType.VIEW)
     wanted = wanted_in(rows, events)
 

@@ -15,27 +15,16 @@ from ranking.inputs import InputEncoder
 from tests.ranking import shop
 from tests.trainer.ranker_shop import (
     NETWORK,
-    make_dataset,
     make_window,
 )
 from trainer.ranker_inputs import balanced_rows, encode_windows
 from trainer.ranker_rows import Rows
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
-    return encode_windows([make_window()], NETWORK, dataset)
-
-
-def test_windows_are_joined_one_after_the_other(dataset: Dataset) -> None:
+def test_windows_are_joined_one_after_the_other(ranker_dataset: Dataset) -> None:
     first, second = make_window(), make_window(7)
 
-    inputs, rows = encode_windows([first, second], NETWORK, dataset)
+    inputs, rows = encode_windows([first, second], NETWORK, ranker_dataset)
 
     assert len(rows) == shop.NUM_USERS + 7
     alone = second.encode(inputs)
@@ -48,12 +37,12 @@ def test_windows_are_joined_one_after_the_other(dataset: Dataset) -> None:
     )
 
 
-def test_windows_of_other_sources_are_refused(dataset: Dataset) -> None:
+def test_windows_of_other_sources_are_refused(ranker_dataset: Dataset) -> None:
     window = make_window()
     other = replace(window, candidates=replace(window.candidates, sources=("ann", "popular")))
 
     with pytest.raises(ConfigError, match="same sources"):
-        encode_windows([window, other], NETWORK, dataset)
+        encode_windows([window, other], NETWORK, ranker_dataset)
 
 
 def test_cut_points_are_found_on_as_many_bought_as_other_candidates() -> None:

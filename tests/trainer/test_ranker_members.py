@@ -12,8 +12,6 @@ from feature_repo.contract.dataset import Dataset
 from ranking.inputs import InputEncoder
 from ranking.scorer import Scorer
 from tests.trainer.ranker_shop import (
-    NETWORK,
-    make_dataset,
     make_members,
     make_run,
     make_window,
@@ -23,30 +21,19 @@ from trainer.distributed import Process
 from trainer.loop import Stopped
 from trainer.ranker_batches import ranking_metrics
 from trainer.ranker_config import CalibrationConfig, Calibrator
-from trainer.ranker_inputs import encode_windows
 from trainer.ranker_members import write_bundle
 from trainer.ranker_rows import Rows
 from trainer.runs import Run
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def encoded(dataset: Dataset) -> tuple[InputEncoder, Rows]:
-    return encode_windows([make_window()], NETWORK, dataset)
-
-
 def test_members_are_trained_from_seeds_of_their_own_and_averaged(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
 ) -> None:
-    members = make_members(dataset, encoded, process, members=2)
+    members = make_members(ranker_dataset, encoded, process, members=2)
     members = replace(members, config=replace(members.config, seed=3))
     run, window = Run(tmp_path, {}, process), make_window()
 
-    metrics = write_bundle(members, run, dataset)
+    metrics = write_bundle(members, run, ranker_dataset)
     scores = Scorer.load(tmp_path / "ranker", window.item_rows).score(
         window.user_rows, window.candidates, window.vocabulary
     )
@@ -65,12 +52,12 @@ def test_members_are_trained_from_seeds_of_their_own_and_averaged(
 
 
 def test_members_that_were_stopped_go_on_as_if_nothing_had_happened(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
 ) -> None:
-    members = make_members(dataset, encoded, process, members=2)
+    members = make_members(ranker_dataset, encoded, process, members=2)
     every = LoopConfig(epochs=3, batch_size=2, select="ndcg@10")
     members = replace(members, config=replace(members.config, trainer=every))
-    whole = write_bundle(members, make_run(tmp_path / "whole", process), dataset)
+    whole = write_bundle(members, make_run(tmp_path / "whole", process), ranker_dataset)
     run = make_run(tmp_path / "cut", process)
     members.task(0).trainer(run.part("members/0"), members.config).train()
     (run.folder / "STOP").touch()
@@ -78,7 +65,7 @@ def test_members_that_were_stopped_go_on_as_if_nothing_had_happened(
         members.task(1).trainer(run.part("members/1"), members.config).train()
 
     run.forget_stop()
-    metrics = write_bundle(members, run, dataset)
+    metrics = write_bundle(members, run, ranker_dataset)
 
     assert metrics == whole
     for index in range(2):
@@ -90,13 +77,15 @@ def test_members_that_were_stopped_go_on_as_if_nothing_had_happened(
 
 
 def test_a_calibrated_ranker_ranks_as_before_and_has_probabilities(
-    dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
+    ranker_dataset: Dataset, encoded: tuple[InputEncoder, Rows], process: Process, tmp_path: Path
 ) -> None:
     window, scores, metrics = make_window(), {}, {}
     for method in (Calibrator.none, Calibrator.platt):
         calibration = CalibrationConfig(method)
-        made = make_members(dataset, encoded, process, members=2, calibration=calibration)
-        metrics[method] = write_bundle(made, make_run(tmp_path / method.value, process), dataset)
+        made = make_members(ranker_dataset, encoded, process, members=2, calibration=calibration)
+        metrics[method] = write_bundle(
+            made, make_run(tmp_path / method.value, process), ranker_dataset
+        )
         scorer = Scorer.load(tmp_path / method.value / "ranker", window.item_rows)
         scores[method] = scorer.score(window.user_rows, window.candidates, window.vocabulary)
 

@@ -8,20 +8,14 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ConfigError
 from tests.trainer.ranker_shop import (
     make_config,
-    make_dataset,
 )
 from trainer.distributed import Process
 from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_run import train
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
-
-
-def test_training_without_a_retriever_is_refused(dataset: Dataset, process: Process) -> None:
-    made = make_config(dataset)
+def test_training_without_a_retriever_is_refused(ranker_dataset: Dataset, process: Process) -> None:
+    made = make_config(ranker_dataset)
     assert isinstance(made.model, RankerModelConfig)
 
     with pytest.raises(ConfigError, match="needs retriever=DIR"):

@@ -12,16 +12,11 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.state import DAY_S
 from tests.ranking import shop
-from tests.trainer.ranker_shop import NETWORK, make_dataset, make_window
+from tests.trainer.ranker_shop import NETWORK, make_window
 from trainer.ranker_config import RankerModelConfig
 from trainer.ranker_inputs import encode_windows
 from trainer.ranker_weights import inverse, propensities, recency, weighed
 from trainer.ranker_windows import Window
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
 
 
 def exposed(window: Window, places: dict[int, int], said: dict[int, float]) -> Window:
@@ -71,14 +66,14 @@ def test_a_request_counts_half_for_every_half_life() -> None:
     assert recency(times, 14.0).tolist() == [1 / 8, 1 / 2, 1.0]
 
 
-def test_what_is_trained_counts_one_in_the_mean(dataset: Dataset) -> None:
+def test_what_is_trained_counts_one_in_the_mean(ranker_dataset: Dataset) -> None:
     latest, earlier = make_window(), make_window(8)
     place = earlier.user_rows.column_names.index("event_timestamp")
     then = pa.array([shop.NOW_S - 14 * int(DAY_S)] * 8, pa.timestamp("s", tz="UTC"))
     times = then.cast(earlier.user_rows["event_timestamp"].type)
     moved = earlier.user_rows.set_column(place, "event_timestamp", times)
     windows = [latest, replace(earlier, user_rows=moved)]
-    _, rows = encode_windows(windows, NETWORK, dataset)
+    _, rows = encode_windows(windows, NETWORK, ranker_dataset)
     model = RankerModelConfig(propensity_power=0.5, recency_half_life=14.0)
 
     found = weighed(rows, windows, model)
@@ -90,9 +85,9 @@ def test_what_is_trained_counts_one_in_the_mean(dataset: Dataset) -> None:
     assert found.weights[-1] == pytest.approx(found.weights[0] / 2)
 
 
-def test_by_default_all_count_alike(dataset: Dataset) -> None:
+def test_by_default_all_count_alike(ranker_dataset: Dataset) -> None:
     windows = [make_window()]
-    _, rows = encode_windows(windows, NETWORK, dataset)
+    _, rows = encode_windows(windows, NETWORK, ranker_dataset)
 
     assert weighed(rows, windows, RankerModelConfig()) is rows
     assert set(rows.gains) == set(rows.weights) == {1.0}
