@@ -294,19 +294,4 @@ def ranked_among(source: Source, users: UserBatch, rows: Ints, k: int) -> Ints:
 def parts_of(users: UserBatch, size: int) -> list[UserBatch]:
     """The users, some at a time."""
     starts = range(0, len(users), size)
-    return [_part(users, start, min(start + size, len(users))) for start in starts]
-
-
-def _part(users: UserBatch, start: int, stop: int) -> UserBatch:
-    mine = users.histories
-    first, last = int(mine.offsets[start]), int(mine.offsets[stop])
-    columns = ("item_row", "count", "weight", "first_s", "last_s", "gap_sq", "gap_last")
-    cut = {name: getattr(mine, name)[first:last] for name in columns}
-    return UserBatch(
-        replace(mine, offsets=mine.offsets[start : stop + 1] - first, **cut),
-        users.now_s[start:stop],
-        None if users.vectors is None else users.vectors[start:stop],
-        None if users.excluded is None else users.excluded[start:stop],
-        None if users.user_row is None else users.user_row[start:stop],
-        None if users.features is None else users.features.slice(start, stop - start),
-    )
+    return [users.part(start, min(start + size, len(users))) for start in starts]

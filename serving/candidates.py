@@ -6,7 +6,7 @@ B requests, N candidates of all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -34,16 +34,8 @@ class Found:
 
     def of(self, user: int) -> Found:
         """One request's."""
-        one, users = np.array([user]), self.users
-        alone = UserBatch(
-            users.histories.of(user),
-            users.now_s[one],
-            None if users.vectors is None else users.vectors[one],
-            None if users.excluded is None else [users.excluded[user]],
-            None if users.user_row is None else users.user_row[one],
-            None if users.features is None else users.features.slice(user, 1),
-        )
-        return Found(alone, subset(self.candidates, one))
+        alone = self.users.part(user, user + 1)
+        return Found(alone, self.candidates.take(np.array([user])))
 
 
 def find(
@@ -83,27 +75,6 @@ def _with_fresh(top: TopK, vectors_BV: Floats, fresh: Fresh) -> TopK:
     k = top.item_row.shape[1]
     rows, scores = merged((top.item_row, top.score), fresh.top(vectors_BV, k, None), k)
     return TopK(rows, np.where(rows > 0, scores, np.float32(np.nan)))
-
-
-def places_of(candidates: Candidates, users: Ints) -> Ints:
-    """Where the candidates of some requests lie."""
-    starts, sizes = candidates.offsets[users], np.diff(candidates.offsets)[users]
-    before = np.cumsum(sizes) - sizes
-    return np.repeat(starts - before, sizes) + np.arange(sizes.sum())
-
-
-def subset(candidates: Candidates, users: Ints) -> Candidates:
-    """The candidates of some requests, in their order."""
-    if len(users) == len(candidates) and (users == np.arange(len(users))).all():
-        return candidates
-    places, sizes = places_of(candidates, users), np.diff(candidates.offsets)[users]
-    return replace(
-        candidates,
-        offsets=_offsets(sizes),
-        item_row=candidates.item_row[places],
-        score=candidates.score[places],
-        rank=candidates.rank[places],
-    )
 
 
 def _offsets(sizes: npt.ArrayLike) -> Ints:

@@ -17,7 +17,7 @@ from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.errors import ArtifactError
 from ranking.policy import Lists, rank_lists, seen_rows
 from serving.asked import Asked
-from serving.candidates import Found, places_of, subset
+from serving.candidates import Found
 from serving.item_view import ItemView
 from serving.stages import POLICY, RANKING, Run
 
@@ -45,7 +45,7 @@ def score(view: ItemView, found: Found, rankers: Sequence[str], run: Run) -> Flo
         scores = np.empty(len(found.candidates.item_row), np.float32)
         for name in sorted(set(rankers)):
             users = np.flatnonzero([ranker == name for ranker in rankers])
-            scores[places_of(found.candidates, users)] = _scored(view, name, found, users)
+            scores[found.candidates.places_of(users)] = _scored(view, name, found, users)
         if not np.isfinite(scores).all():
             raise ArtifactError(f"Of {sorted(set(rankers))} one gives scores that are no numbers.")
         return scores
@@ -57,7 +57,7 @@ def _scored(view: ItemView, ranker: str, found: Found, users: Ints) -> Floats:
     """Scores of the candidates of some requests."""
     rows, now_s = found.users.features, found.users.now_s
     assert rows is not None
-    some = view.scorable(subset(found.candidates, users))
+    some = view.scorable(found.candidates.take(users))
     mine = rows if len(users) == len(now_s) else rows.take(pa.array(users))
     return view.scorers[ranker].score(mine, some, view.scored, now_s[users])
 
@@ -81,7 +81,7 @@ def choose(
         run: the pass that this is part of.
     """
     users = np.asarray(group, dtype=np.int64)
-    some, own = subset(found.candidates, users), scores[places_of(found.candidates, users)]
+    some, own = found.candidates.take(users), scores[found.candidates.places_of(users)]
 
     def allowed(candidates: Candidates) -> Bools:
         return view.catalogue.passes(candidates.item_row, asked.filters)

@@ -100,7 +100,10 @@ class Recommender:
     @property
     def index_version(self) -> str:
         """Of the item index and, after a plus, how many changes of items came since."""
-        return f"{self.release.index_version}+{self.view.num_changes}"
+        return self._index_version(self.view)
+
+    def _index_version(self, view: ItemView) -> str:
+        return f"{self.release.index_version}+{view.num_changes}"
 
     def recommend(
         self,
@@ -332,7 +335,7 @@ class Recommender:
             items=items,
             experiment=None,
             model_version=self.release.about.version,
-            index_version=f"{self.release.index_version}+{view.num_changes}",
+            index_version=self._index_version(view),
             degraded=list(degraded),
             took_ms=round((time.perf_counter() - started) * 1000.0, 3),
         )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
 from torch.distributed._shard.sharding_spec import ShardMetadata
 
-from feature_repo.contract.artifacts import read_json, write_json
+from feature_repo.contract.artifacts import fsync, read_json, write_json
 from feature_repo.contract.errors import ArtifactError
 from trainer.distributed import Process
 from trainer.embeddings import ShardedTables, module_name
@@ -56,7 +56,7 @@ def save(
         write_json(temporary / "progress.json", progress)
         write_json(temporary / "plan.json", _plan(tables))
         os.replace(temporary, folder)
-        _sync(folder.parent)
+        fsync(folder.parent)
     process.barrier()
 
 
@@ -121,14 +121,6 @@ def _of_kind(folder: Path, kind: str) -> list[Path]:
     start = len(kind) + 1
     found = [path for path in folder.glob(f"{kind}-*") if path.name[start:].isdigit()]
     return sorted(found, key=lambda path: int(path.name[start:]))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _saved(folder: Path) -> dict[str, Any]:

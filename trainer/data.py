@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
+from feature_repo.contract.events import EXPOSED_ITEM
 from feature_repo.contract.schema import Encoding, Entity
 from retrieval.inputs import HISTORY_TIME, HISTORY_WEIGHT, encode_users
 from trainer.distributed import Process
@@ -26,7 +27,7 @@ from trainer.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-SHOWN = "exposed_item_id"
+SHOWN = EXPOSED_ITEM
 """Items that a session was shown, chosen or not: a column of sets of shops that log impressions."""
 
 Ints = npt.NDArray[np.int64]

@@ -88,10 +88,10 @@ class NcfTask(IdTask[NcfSource]):
 
     def _tables(self, config: RunConfig) -> ShardedTables:
         specs = {spec.name: spec for spec in self.encoder.tables()}
-        named = [f"{part}_{name}" for part in PARTS for name in IDS]
+        named = {f"{part}_{name}": specs[name] for part in PARTS for name in IDS}
         tables = TableConfig.of_specs(
-            [replace(specs[name[4:]], name=name, features=(name,)) for name in named],
-            {name: self.model.dim for name in named if name.startswith("gmf")},
+            [replace(spec, name=name, features=(name,)) for name, spec in named.items()],
+            {f"gmf_{name}": self.model.dim for name in IDS},
             self.model.mlp_dim,
             config.optimizer,
         )

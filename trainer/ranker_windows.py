@@ -118,7 +118,7 @@ class Window:
             )
         log.info("Finding candidates for %d users of %s.", len(users), rows.folder.name)
         parts = list(_found(retriever, users, new_only))
-        candidates = joined([found for found, _, _ in parts])
+        candidates = Candidates.joined([found for found, _, _ in parts])
         labels = np.concatenate([bought for _, bought, _ in parts])
         relevant = np.concatenate([count for _, _, count in parts])
         window = Window(
@@ -222,15 +222,3 @@ def labelled(candidates: Candidates, targets: Sequence[Ints]) -> tuple[Bools, In
     ]
     counts = np.array([len(rows) for rows in targets], dtype=np.int64)
     return np.concatenate([np.zeros(0, np.bool_), *labels]), counts
-
-
-def joined(parts: Sequence[Candidates]) -> Candidates:
-    """The candidates of all parts' users, one after the other."""
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    return Candidates(
-        parts[0].sources,
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
-        np.concatenate([part.item_row for part in parts]),
-        np.concatenate([part.score for part in parts]),
-        np.concatenate([part.rank for part in parts]),
-    )

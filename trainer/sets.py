@@ -19,6 +19,7 @@ from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.events import TARGET as TARGET
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.contract.vocabulary import Vocabulary
 
@@ -26,7 +27,6 @@ Ints = npt.NDArray[np.int64]
 
 SERVICE = "retrieval_v1"
 """Features of the candidate models."""
-TARGET = "target_item_id"
 RATING = "target_rating"
 """The ratings of the targets, where they are explicit."""
 SEEN = "seen_item_id"

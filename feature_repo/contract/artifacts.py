@@ -35,10 +35,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _fsync(temporary)
+        fsync(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, target)
-        _fsync(target.parent)
+        fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +52,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for path in temporary.rglob("*"):
             if path.is_file():
-                _fsync(path)
+                fsync(path)
         temporary.chmod(0o755)
         _swap(temporary, target)
     finally:
@@ -67,10 +67,11 @@ def _swap(temporary: Path, target: Path) -> None:
         shutil.rmtree(old)
     else:
         os.replace(temporary, target)
-    _fsync(target.parent)
+    fsync(target.parent)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Have a file, or a folder's list of files, outlive a crash of the machine."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

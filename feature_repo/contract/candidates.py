@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.contract.columns import taken
 from feature_repo.contract.errors import BadInput
 
 Floats = npt.NDArray[np.float32]
@@ -51,6 +53,31 @@ class Candidates:
     def slice_of(self, user: int) -> slice:
         """Where one user's candidates lie."""
         return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+
+    def places_of(self, users: Ints) -> Ints:
+        """Where the candidates of some users lie, one user after the other."""
+        return taken(self.offsets, users)[0]
+
+    def take(self, users: Ints) -> Candidates:
+        """The candidates of some users, in the order of ``users``."""
+        if np.array_equal(users, np.arange(len(self))):
+            return self
+        places, offsets = taken(self.offsets, users)
+        return Candidates(
+            self.sources, offsets, self.item_row[places], self.score[places], self.rank[places]
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """The candidates of all parts' users, one after the other; all are of the same sources."""
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Candidates(
+            parts[0].sources,
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
+            np.concatenate([part.item_row for part in parts]),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.rank for part in parts]),
+        )
 
 
 def merge(lists: dict[str, TopK], excluded: list[Ints] | None = None) -> Candidates:

@@ -23,6 +23,21 @@ def column_of(table: pa.Table, name: str) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
+def taken(
+    offsets: npt.NDArray[np.int64], owners: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Places of what some of B owners have, one owner after another, and their own offsets.
+
+    Args:
+        offsets: [B+1] owner b has the places ``[offsets[b], offsets[b+1])``.
+        owners: [C] which of them, in any order.
+    """
+    lengths = np.diff(offsets)[owners]
+    own = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    starts = np.repeat(offsets[:-1][owners] - own[:-1], lengths)
+    return starts + np.arange(own[-1], dtype=np.int64), own
+
+
 def list_column(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """The flat values and the [B+1] offsets of a list column; a null list is empty.
 

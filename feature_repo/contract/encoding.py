@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.artifacts import atomic_folder, read_json, write_json, write_manifest
-from feature_repo.contract.columns import column_of, list_column
+from feature_repo.contract.columns import column_of, list_column, taken
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import (
@@ -57,10 +57,7 @@ class Bag:
 
     def take(self, index: Ints) -> Bag:
         """The bags of some examples, in the order of ``index``."""
-        lengths = np.diff(self.offsets)[index]
-        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-        flat = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths)
-        place = flat + np.arange(offsets[-1], dtype=np.int64)
+        place, offsets = taken(self.offsets, index)
         return Bag(
             self.values[place], offsets, None if self.weights is None else self.weights[place]
         )

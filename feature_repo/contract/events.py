@@ -16,6 +16,8 @@ class EventType(StrEnum):
     RATING = "rating"
 
 
+TARGET = "target_item_id"
+"""Column of what a session or a label window bought."""
 TARGET_EVENTS = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 """What rankers learn to foresee, where label windows have it."""
 EXPOSED_ITEM, EXPOSED_POSITION, EXPOSED_PROPENSITY = (
@@ -31,7 +33,7 @@ impressions."""
 def target_column(event_type: EventType) -> str:
     """The column of a label window's distinct items that a user had such events with."""
     if event_type is EventType.PURCHASE:
-        return "target_item_id"
+        return TARGET
     return f"target_{event_type.value}_item_id"
 
 

@@ -155,9 +155,14 @@ class Histories:
 
     def of(self, user: int) -> Histories:
         """The history of one user, as a batch of one."""
-        part = slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+        return self.part(user, user + 1)
+
+    def part(self, start: int, stop: int) -> Histories:
+        """The histories of the users from ``start`` on, to before ``stop``."""
+        offsets = self.offsets[start : stop + 1]
+        part = slice(int(offsets[0]), int(offsets[-1]))
         return Histories(
-            np.array([0, part.stop - part.start], dtype=np.int64),
+            offsets - offsets[0],
             self.item_row[part],
             self.count[part],
             self.weight[part],

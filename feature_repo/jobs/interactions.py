@@ -32,6 +32,7 @@ from tqdm import tqdm
 from feature_repo.contract.artifacts import atomic_folder, write_json, write_table
 from feature_repo.contract.dataset import Clock, Dataset, IdType
 from feature_repo.contract.errors import BadInput, ConfigError
+from feature_repo.contract.events import TARGET
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.jobs import co_bought as co_bought_items
@@ -54,7 +55,6 @@ CUTOFFS = (1, 2)
 _VALIDATION, _USERS, _ITEMS = 21, 22, 23
 FILES = ("set.json", "users.parquet", "items.parquet", "schema.json")
 HISTORY = "history_item_id"
-TARGET = "target_item_id"
 
 
 @dataclass(frozen=True)

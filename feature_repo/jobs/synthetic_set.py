@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from feature_repo.contract.artifacts import atomic_folder, write_json
 from feature_repo.contract.dataset import Clock, Dataset, IdType
+from feature_repo.contract.events import TARGET
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from feature_repo.jobs.config import SyntheticSetConfig
@@ -127,7 +128,7 @@ def _rows(
         "user_id": pa.array(users + 1),
         "event_timestamp": pa.array(np.full(len(users), time), TIME),
         "history_item_id": _lists(items[:, : config.history][:, ::-1]),
-        "target_item_id": _lists(items[:, config.history :]),
+        TARGET: _lists(items[:, config.history :]),
     }
     return pa.table(columns)
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from feature_repo.contract.artifacts import atomic_folder, sha256_file, write_json
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import BadInput
-from feature_repo.contract.events import EventType, target_column
+from feature_repo.contract.events import TARGET
 from feature_repo.contract.schema import Entity, Schema
 from feature_repo.jobs import feast_repo, label_window
 from feature_repo.jobs.canonical import PURCHASE
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 BEFORE = timedelta(microseconds=1)
 MIXED_ROW_GROUP = 10_240
-TARGET = target_column(EventType.PURCHASE)
 FILES = ("schema.json", "users.parquet", "items.parquet", "set.json")
 
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from feature_repo.contract.artifacts import fsync
 from feature_repo.contract.errors import ArtifactError
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class RecordLog:
             self._cut_torn_tail()
             if os.fstat(self._file).st_size == 0:
                 self._write(json.dumps(about).encode())
-                _fsync_folder(path.parent)
+                fsync(path.parent)
             self._require(about)
 
     def close(self) -> None:
@@ -147,11 +148,3 @@ class RecordLog:
                 f"{self.path} is a log of {found}; expected one of {dict(about)}. Each has a file "
                 "of its own."
             )
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -43,6 +43,17 @@ class UserBatch:
     def __len__(self) -> int:
         return len(self.histories)
 
+    def part(self, start: int, stop: int) -> UserBatch:
+        """The users from ``start`` on, to before ``stop``."""
+        return UserBatch(
+            self.histories.part(start, stop),
+            self.now_s[start:stop],
+            None if self.vectors is None else self.vectors[start:stop],
+            None if self.excluded is None else self.excluded[start:stop],
+            None if self.user_row is None else self.user_row[start:stop],
+            None if self.features is None else self.features.slice(start, stop - start),
+        )
+
     def worth(self, transform: Transform, half_life_days: float) -> Floats:
         """[N] what each entry of the histories is worth now."""
         return transformed(self.histories.weight_at(self.now_s, half_life_days), transform)

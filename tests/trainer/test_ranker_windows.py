@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 
 from feature_repo.contract.artifacts import write_json
+from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.events import EventType
 from tests.ranking import shop
-from tests.trainer.ranker_shop import make_dataset, make_viewed
-from trainer.ranker_windows import Part, joined, require_labels, targets_of
+from tests.trainer.ranker_shop import make_viewed
+from trainer.ranker_windows import Part, require_labels, targets_of
 from trainer.sets import TrainingSet
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("data"))
 
 
 def test_held_out_users_are_the_same_in_every_window() -> None:
@@ -39,7 +35,7 @@ def test_candidates_of_chunks_are_those_of_all_at_once() -> None:
     users = shop.user_rows()
     parts = [shop.candidates(users.slice(start, 10)) for start in range(0, len(users), 10)]
 
-    found, expected = joined(parts), shop.candidates(users)
+    found, expected = Candidates.joined(parts), shop.candidates(users)
 
     np.testing.assert_array_equal(found.offsets, expected.offsets)
     np.testing.assert_array_equal(found.item_row, expected.item_row)
@@ -60,18 +56,18 @@ def test_targets_leave_out_what_was_seen() -> None:
     [(None, "has no labels"), ("2020-10-15T00:00:00+00:00", "past the cut-off t2")],
 )
 def test_labels_from_the_cutoff_on_are_refused(
-    dataset: Dataset, tmp_path: Path, until: str | None, reason: str
+    ranker_dataset: Dataset, tmp_path: Path, until: str | None, reason: str
 ) -> None:
     write_json(tmp_path / "set.json", {"until": until})
 
     with pytest.raises(ConfigError, match=reason):
-        require_labels(TrainingSet(tmp_path, shop.SCHEMA), dataset, before="t2")
+        require_labels(TrainingSet(tmp_path, shop.SCHEMA), ranker_dataset, before="t2")
 
 
-def test_labels_that_end_at_the_cutoff_are_taken(dataset: Dataset, tmp_path: Path) -> None:
-    write_json(tmp_path / "set.json", {"until": dataset.edges[2].isoformat()})
+def test_labels_that_end_at_the_cutoff_are_taken(ranker_dataset: Dataset, tmp_path: Path) -> None:
+    write_json(tmp_path / "set.json", {"until": ranker_dataset.edges[2].isoformat()})
 
-    require_labels(TrainingSet(tmp_path, shop.SCHEMA), dataset, before="t2")
+    require_labels(TrainingSet(tmp_path, shop.SCHEMA), ranker_dataset, before="t2")
 
 
 def test_other_events_are_labels_where_the_set_has_them() -> None:

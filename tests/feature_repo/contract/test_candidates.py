@@ -34,6 +34,19 @@ def test_lists_of_several_sources_become_one_set_of_candidates() -> None:
     np.testing.assert_array_equal(merged.rank, np.array(ranks, np.float32))
 
 
+def test_some_users_candidates_are_taken_in_any_order() -> None:
+    merged = merge({"ann": top([[5, 2], [0, 0], [7, 0]], [[1, 3], [NAN, NAN], [4, NAN]])})
+
+    found = merged.take(np.array([2, 1, 0]))
+
+    assert merged.places_of(np.array([2, 0])).tolist() == [2, 0, 1]
+    assert found.offsets.tolist() == [0, 1, 1, 3]
+    assert found.item_row.tolist() == [7, 2, 5]
+    assert found.score[:, 0].tolist() == [4, 3, 1]
+    assert found.rank[:, 0].tolist() == [1, 2, 1]
+    assert len(merged.take(np.zeros(0, np.int64))) == 0
+
+
 def test_a_user_owns_a_slice() -> None:
     merged = merge({"ann": top([[5, 2], [0, 0], [7, 0]], [[1, 0], [NAN, NAN], [1, NAN]])})
 

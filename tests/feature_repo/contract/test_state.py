@@ -218,6 +218,18 @@ def test_histories_are_flat_with_offsets() -> None:
     assert found.gap_last.tolist() == [7, 0, 0, 0]
 
 
+def test_a_part_has_the_histories_of_its_users_alone() -> None:
+    whole = Histories.from_table(table(STATES), ITEMS)
+
+    found = whole.part(1, 3)
+
+    assert found.offsets.tolist() == [0, 0, 2]
+    assert found.item_row.tolist() == [3, 0]
+    assert found.last_s.tolist() == [3 * DAY, 3 * DAY]
+    assert found.gap_last.tolist() == [0, 0]
+    assert len(whole.part(1, 1)) == 0
+
+
 def test_one_users_history_is_a_batch_of_one() -> None:
     found = Histories.from_table(table(STATES), ITEMS)
 
