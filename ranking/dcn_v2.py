@@ -11,12 +11,12 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from feature_repo.contract.errors import require
 from ranking.network import (
     NetworkConfig,
     RankerNetwork,
     Widths,
     hidden_layers,
-    require,
     require_layers,
 )
 

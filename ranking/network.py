@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.errors import require
 
 
 @dataclass
@@ -54,16 +54,6 @@ class NetworkConfig:
         for name in ("max_cross_rows", "history_length"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be above zero; got {value}.")
-
-
-def require(holds: bool, sentence: str) -> None:
-    """Check a setting.
-
-    Raises:
-        ConfigError: it does not hold; its text is ``sentence``.
-    """
-    if not holds:
-        raise ConfigError(sentence)
 
 
 def require_layers(hidden: Sequence[int], dropout: float) -> None:

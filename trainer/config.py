@@ -20,7 +20,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from feature_repo.contract.dataset import REPOSITORY, Dataset
-from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.errors import ConfigError, require
 from feature_repo.contract.tables import TableForm
 from ranking.rankers import RANKERS
 from retrieval.index import IndexConfig
@@ -30,7 +30,6 @@ from trainer.model_config import (
     GraphSageModelConfig,
     ModelConfig,
     TwoTowerModelConfig,
-    require,
 )
 from trainer.ncf_config import NcfConfig
 from trainer.ranker_config import RankerModelConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from trainer.model_config import ModelConfig, require
+from feature_repo.contract.errors import require
+from trainer.model_config import ModelConfig
 from trainer.source_config import FittedModelConfig, require_positive
 
 

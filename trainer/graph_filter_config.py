@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from feature_repo.contract.errors import require
 from retrieval.sources import Transform
-from trainer.model_config import require
 from trainer.source_config import FittedModelConfig, require_positive
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.errors import require
 from feature_repo.contract.schema import MOMENTS, Derive
 from retrieval.sources import Transform
 
@@ -17,16 +17,6 @@ class ModelConfig:
     def kind(self) -> str:
         """What the identity of a run calls the model."""
         return type(self).__name__
-
-
-def require(holds: bool, sentence: str) -> None:
-    """Check a setting.
-
-    Raises:
-        ConfigError: it does not hold; its text is ``sentence``.
-    """
-    if not holds:
-        raise ConfigError(sentence)
 
 
 @dataclass

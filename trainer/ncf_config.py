@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trainer.model_config import ModelConfig, require
+from feature_repo.contract.errors import require
+from trainer.model_config import ModelConfig
 from trainer.source_config import require_positive
 
 

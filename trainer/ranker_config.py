@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from feature_repo.contract.errors import require
 from feature_repo.contract.events import TARGET_EVENTS, EventType
 from ranking.network import NetworkConfig
 from ranking.rankers import kind_of
 from ranking.wide_deep import WideDeepConfig
-from trainer.model_config import ModelConfig, require
+from trainer.model_config import ModelConfig
 
 
 class Calibrator(Enum):

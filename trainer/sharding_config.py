@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from feature_repo.contract.errors import require
 from trainer.distributed import Device
-from trainer.model_config import require
 
 
 class Strategy(Enum):

@@ -23,8 +23,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 
-from feature_repo.contract.errors import ConfigError
-from trainer.model_config import require
+from feature_repo.contract.errors import ConfigError, require
 from trainer.run_file import STOPPED, VARIABLE, RunFile
 
 log = logging.getLogger(__name__)

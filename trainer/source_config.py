@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from feature_repo.contract.errors import require
 from retrieval.sources import Transform
-from trainer.model_config import ModelConfig, require
+from trainer.model_config import ModelConfig
 
 
 @dataclass

@@ -7,10 +7,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from feature_repo.contract.errors import require
 from retrieval.index import IndexConfig
 from trainer.config import DataChoice
 from trainer.graph_filter_config import GraphFilterConfig
-from trainer.model_config import require
 from trainer.source_config import (
     By,
     ContentConfig,

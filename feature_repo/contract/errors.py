@@ -33,3 +33,13 @@ class SchemaMismatch(ArtifactError):
 
 class StoreUnavailable(ShoprecError):
     """The online store cannot be reached."""
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Check a setting.
+
+    Raises:
+        ConfigError: it does not hold; its text is ``sentence``.
+    """
+    if not holds:
+        raise ConfigError(sentence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from feature_repo.contract.errors import ArtifactError, ConfigError
+from feature_repo.contract.errors import ArtifactError, require
 
 
 class Kind(Enum):
@@ -40,24 +40,19 @@ class IndexConfig:
     """Of clusters and of the users that recall is measured on."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.target_recall < 1,
             f"index.target_recall must lie between 0 and 1; got {self.target_recall}.",
         )
-        _require(self.k >= 1, f"index.k must be above zero; got {self.k}.")
-        _require(
+        require(self.k >= 1, f"index.k must be above zero; got {self.k}.")
+        require(
             self.max_exact_ms >= 0,
             f"index.max_exact_ms must not be negative; got {self.max_exact_ms}.",
         )
-        _require(
+        require(
             self.memory_gb is None or self.memory_gb > 0,
             f"index.memory_gb must be above zero or null; got {self.memory_gb}.",
         )
-
-
-def _require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise ConfigError(sentence)
 
 
 class IndexRefused(ArtifactError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from feature_repo.contract.errors import require
 from trainer.config import RunConfig
 from trainer.hardware import KNOWN, Hardware
-from trainer.model_config import require
 from trainer.sharding import Cluster
 
 

@@ -13,9 +13,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import Trial
 
-from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.errors import ConfigError, require
 from trainer.config import CONF, choices
-from trainer.model_config import require
 
 GROUP = "hparams_search"
 """Folder of ``conf/``, and prefix on the command line."""
