@@ -50,7 +50,8 @@ class Threads:
         waiting = asyncio.wrap_future(future)
         done, _ = await asyncio.wait({waiting}, timeout=within_s)
         if not done:
-            waiting.cancel()  # and the work with it, unless it runs
+            future.cancel()  # at once, unless it runs; through ``waiting`` a thread could be faster
+            waiting.cancel()
             raise TooLate
         return waiting.result()
 

@@ -37,8 +37,9 @@ async def test_more_than_may_wait_is_refused_until_there_is_room() -> None:
 async def test_work_that_is_not_done_in_time_is_given_up() -> None:
     threads, gate, ran = Threads(1, 4), threading.Event(), threading.Event()
 
+    await threads.run(lambda: None)  # from here on there is a thread that begins at once
     with pytest.raises(TooLate):
-        await threads.run(gate.wait, 0.01)
+        await threads.run(gate.wait, 0.1)
     with pytest.raises(TooLate):  # it waits for the thread, and is dropped
         await threads.run(ran.set, 0.01)
     gate.set()
