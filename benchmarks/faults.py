@@ -25,11 +25,12 @@ from rich.table import Table
 
 from benchmarks._command import run_command
 from benchmarks._faults_load import counted
-from benchmarks._faults_parts import Releases, ServerProcess, Store, free_port, golden_users
+from benchmarks._faults_parts import Releases, ServerProcess, Store, golden_users
 from benchmarks._faults_proxy import Proxy
 from benchmarks._faults_scenarios import LONGEST_S, SCENARIOS, Demand, Rig
 from benchmarks._report import save
 from feature_repo.contract.artifacts import read_table
+from feature_repo.contract.embedded import free_port
 from feature_repo.contract.errors import ConfigError
 from serving.about import About, require_release
 

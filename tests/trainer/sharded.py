@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.embedding_configs import DataType
 from torchrec.optim import RowWiseAdagrad
 
+from feature_repo.contract.embedded import free_port
 from feature_repo.contract.errors import ConfigError
 from trainer.distributed import Device, Process, process_group, set_up_logging
 from trainer.hardware import here
@@ -149,9 +149,7 @@ def run(world_size: int, local_size: int, *settings: str) -> list[tuple[int, str
         local_size: how many believe that they are on one machine.
         settings: the strategy's name, and the main memory that it may use in GB.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.trainer.sharded", *settings],

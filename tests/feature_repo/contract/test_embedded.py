@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_a_second_call_attaches_to_the_running_server(folder: Path) -> None:
 
     assert embedded_url(folder) == first
     assert connect(first).ping()
+
+
+def test_servers_that_start_at_once_have_ports_of_their_own(folder: Path) -> None:
+    folders = [folder / name for name in "abcdef"]
+
+    with ThreadPoolExecutor(len(folders)) as threads:
+        urls = list(threads.map(embedded_url, folders))
+
+    assert len(set(urls)) == len(folders)
+    assert all(connect(url).ping() for url in urls)
 
 
 def test_another_process_attaches_and_leaves_the_server_running(
