@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import values
 
 from feature_repo.contract import embedded
 from feature_repo.contract.embedded import embedded_url
@@ -79,6 +80,15 @@ def recommender(release: Release, store_url: str) -> Recommender:
     return Recommender(
         release, OnlineStore(about.project, release.schema, about.user_id, url=store_url)
     )
+
+
+@pytest.fixture(autouse=True)
+def _own_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count as a server does, which never imports Feast.
+
+    Where another test did, prometheus_client keeps the counters of all servers in one file.
+    """
+    monkeypatch.setattr(values, "ValueClass", values.MutexValue)
 
 
 @pytest.fixture
