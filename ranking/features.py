@@ -75,19 +75,15 @@ class Requests:
     @cached_property
     def pairs(self) -> dict[str, Floats]:
         """Pair feature -> [N]."""
-        parts = [self._pairs_of(user) for user in range(len(self.candidates))]
-        empty = np.zeros((0, len(PAIR_FEATURES)), np.float32)
-        columns = np.concatenate([empty, *parts]).T
-        return {f.name: column for f, column in zip(PAIR_FEATURES, columns, strict=True)}
-
-    def _pairs_of(self, user: int) -> Floats:
-        return pair_values(
-            self.histories.of(user),
-            self.candidates.item_row[self.candidates.slice_of(user)],
+        values = pair_values(
+            self.histories,
+            self.candidates.offsets,
+            self.candidates.item_row,
             self.items.catalogue,
-            int(self.now_s[user]),
+            self.now_s,
             self.half_life_days,
         )
+        return {f.name: column for f, column in zip(PAIR_FEATURES, values, strict=True)}
 
     def user(self, name: str) -> Floats:
         """[N] a numeric feature of each candidate's user; NaN if the schema lacks it."""
@@ -264,4 +260,4 @@ def numeric_matrix(requests: Requests) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         derived = [function(requests) for function in _DERIVED.values()]
     columns = [*requests.pairs.values(), *said, *derived]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack(columns).astype(np.float32, copy=False).T

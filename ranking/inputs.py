@@ -22,7 +22,7 @@ from ranking.crosses import Crosses
 from ranking.features import Requests, numeric_features, numeric_matrix
 from ranking.items import ItemSide
 from ranking.network import NetworkConfig, PairInputs, SideInputs, Widths
-from ranking.numeric import Columns, NumericEncoder
+from ranking.numeric import Codes, Columns, NumericEncoder
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -128,10 +128,13 @@ class InputEncoder:
 
     def encode_matrix(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Inputs:
         """As ``encode``, with the numeric matrix at hand."""
-        encoded = self._tabled.encode(user_rows, Entity.USER, requests.now_s)
-        users = Side(encoded, self._columns(Entity.USER, requests.user_values, len(encoded)))
         columns = self.numeric[Entity.PAIR].encode(values_NF)
-        return Inputs(users, requests.user_of, requests.item_of, columns)
+        return Inputs(self.users(user_rows, requests), requests.user_of, requests.item_of, columns)
+
+    def users(self, user_rows: pa.Table, requests: Requests) -> Side:
+        """Encoded users of B requests."""
+        encoded = self._tabled.encode(user_rows, Entity.USER, requests.now_s)
+        return Side(encoded, self._columns(Entity.USER, requests.user_values, len(encoded)))
 
     @cached_property
     def _tabled(self) -> Encoder:
@@ -152,14 +155,20 @@ class InputEncoder:
         self, users: Side, items: Side, user_of: Ints, item_of: Ints, columns: Columns
     ) -> PairInputs:
         """Tensors of N candidates whose users and items are rows of ``users`` and ``items``."""
-        found = dict(zip(self.numeric[Entity.PAIR].names, columns.codes.T, strict=True))
+        wide = self.wide_rows(users, items, user_of, item_of, columns.codes.T)
+        arrays = (user_of, item_of, columns.codes.astype(np.int64), columns.scores, wide)
+        return PairInputs(*(torch.from_numpy(array) for array in arrays))
+
+    def wide_rows(
+        self, users: Side, items: Side, user_of: Ints, item_of: Ints, codes_FN: Codes
+    ) -> Ints:
+        """[N, C] rows of the wide side, of candidates with these buckets of their columns."""
+        found = dict(zip(self.numeric[Entity.PAIR].names, codes_FN, strict=True))
         codes: dict[str, npt.NDArray[np.integer]] = {**found}
         for name in self.crosses.features:
             if name not in codes:
                 codes[name] = self._codes(name, users, items, user_of, item_of)
-        wide = self.crosses.rows(codes, len(user_of))
-        arrays = (user_of, item_of, columns.codes.astype(np.int64), columns.scores, wide)
-        return PairInputs(*(torch.from_numpy(array) for array in arrays))
+        return self.crosses.rows(codes, len(user_of))
 
     def _codes(
         self, name: str, users: Side, items: Side, user_of: Ints, item_of: Ints

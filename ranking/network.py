@@ -207,9 +207,13 @@ class RankerNetwork(nn.Module):
     def forward(self, users_BH: Tensor, items_IH: Tensor, pairs: PairInputs) -> Tensor:
         """[N, T] logits: higher is better among the candidates of one request."""
         own = self.pair_layer(self.pair_inputs(pairs))
-        logits = self.deep(users_BH[pairs.user_of] + items_IH[pairs.item_of] + own)
-        if pairs.wide.shape[1]:
-            logits = logits + self.wide(pairs.wide)
+        return self.logits(users_BH[pairs.user_of] + items_IH[pairs.item_of] + own, pairs.wide)
+
+    def logits(self, projected_NH: Tensor, wide_NC: Tensor) -> Tensor:
+        """[N, T] logits from the projection and the rows of the wide side."""
+        logits = self.deep(projected_NH)
+        if wide_NC.shape[1]:
+            logits = logits + self.wide(wide_NC)
         return logits
 
 

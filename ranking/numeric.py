@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 
@@ -19,6 +20,7 @@ from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.encoding import Quantiles
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.schema import Feature
+from ranking.kernels import beside, encode_columns
 
 Codes = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -71,11 +73,6 @@ class NormalScores:
         means = np.bincount(inverse, normal) / np.bincount(inverse)
         return NormalScores(distinct, means)
 
-    def of(self, values: Floats) -> Floats:
-        """[N] scores; 0 where missing."""
-        scores = np.interp(values, self.values, self.scores)
-        return np.where(np.isnan(values), 0.0, scores).astype(np.float32)
-
 
 @dataclass(frozen=True)
 class NumericEncoder:
@@ -116,16 +113,23 @@ class NumericEncoder:
 
     def encode(self, values_NF: Floats) -> Columns:
         """Encode a matrix of these columns."""
-        values_FN = np.ascontiguousarray(values_NF.T, dtype=np.float32)
-        codes_FN = np.empty(values_FN.shape, dtype=np.uint8)
-        scores_FN = np.empty(values_FN.shape, dtype=np.float32)
-        for index, (name, cuts) in enumerate(self.quantiles.edges.items()):
-            normal, values = self.normal[name], values_FN[index]
-            codes_FN[index] = np.searchsorted(cuts, values, side="left") + 1
-            scores_FN[index] = np.interp(values, normal.values, normal.scores)
-        missing = np.isnan(values_FN)
-        codes_FN[missing], scores_FN[missing] = 0, 0.0
+        codes_FN, scores_FN = self.encode_columns(values_NF.T)
         return Columns(np.ascontiguousarray(codes_FN.T), np.ascontiguousarray(scores_FN.T))
+
+    def encode_columns(self, values_FN: Floats) -> tuple[Codes, Floats]:
+        """[F, N] buckets and [F, N] normal scores of these columns; see ``Columns``."""
+        return encode_columns(np.ascontiguousarray(values_FN, dtype=np.float32), *self._points)
+
+    @cached_property
+    def _points(self) -> tuple[Floats, Doubles, Doubles, Ints]:
+        """What ``ranking.kernels.encode_columns`` reads."""
+        normal = list(self.normal.values())
+        cuts = beside(list(self.quantiles.edges.values()), np.inf).astype(np.float32)
+        grid = beside([column.values for column in normal])
+        starts = np.zeros((len(normal), cuts.shape[1] + 2), np.int64)
+        for column, points in enumerate(normal):
+            starts[column, 2:] = np.searchsorted(points.values, cuts[column], side="right")
+        return cuts, grid, beside([column.scores for column in normal]), starts
 
     def save(self, path: Path) -> None:
         """Write the cut points and grids as JSON."""

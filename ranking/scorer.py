@@ -26,8 +26,8 @@ from feature_repo.contract.schema import Entity
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.calibration import Calibration, load_calibration
-from ranking.features import Requests
-from ranking.inputs import InputEncoder, Inputs, Side, side_inputs
+from ranking.features import Requests, numeric_matrix
+from ranking.inputs import InputEncoder, Side, side_inputs
 from ranking.items import ItemSide
 from ranking.network import (
     NetworkConfig,
@@ -36,6 +36,7 @@ from ranking.network import (
     Widths,
     with_one_head,
 )
+from ranking.projection import Projection
 from ranking.rankers import make_network, shape_json, shape_of
 
 KIND = "ranker"
@@ -96,6 +97,8 @@ class Scorer:
         self.rows = items
         self.calibration = calibration
         self._prepared: Prepared | None = None
+        num_columns = len(inputs.numeric[Entity.PAIR].names)
+        self._projections = [Projection.of(each.network, num_columns) for each in self.members]
         for member in self.members:
             member.network.eval()
 
@@ -161,7 +164,8 @@ class Scorer:
         prepared = self.prepare(item_vocabulary)
         encoder, days = self.inputs.encoder, self.inputs.half_life_days
         requests = Requests.of(user_rows, candidates, now, prepared.side, encoder.schema, days)
-        return self._run(self.inputs.encode(user_rows, requests), prepared)
+        users = self.inputs.users(user_rows, requests)
+        return self._run(users, requests, prepared)
 
     def probabilities(self, scores_N: Floats) -> npt.NDArray[np.float64]:
         """[N] probabilities that candidates with these scores are bought, within the time of a
@@ -177,29 +181,28 @@ class Scorer:
             )
         return self.calibration.probabilities(scores_N)
 
-    def _run(self, inputs: Inputs, prepared: Prepared) -> Floats:
-        scores = [torch.zeros(0)]
-        with torch.inference_mode():
-            users = [
-                member.network.users(self.inputs_of(member, inputs.users, Entity.USER))
-                for member in self.members
-            ]
-            for part in _parts(len(inputs.user_of)):
-                pairs = self.inputs.pair_inputs(
-                    inputs.users,
-                    prepared.items,
-                    inputs.user_of[part],
-                    inputs.item_of[part],
-                    inputs.columns.take(part),
+    @torch.inference_mode()
+    def _run(self, users: Side, requests: Requests, prepared: Prepared) -> Floats:
+        codes_FN, scores_FN = self.inputs.numeric[Entity.PAIR].encode_columns(
+            numeric_matrix(requests).T
+        )
+        parts_BH = [
+            member.network.users(self.inputs_of(member, users, Entity.USER))
+            for member in self.members
+        ]
+        found = np.empty(len(requests.item_of), np.float32)
+        for part in _parts(len(found)):
+            rows = requests.user_of[part], requests.item_of[part]
+            codes, scores = codes_FN[:, part], scores_FN[:, part]
+            wide = torch.from_numpy(self.inputs.wide_rows(users, prepared.items, *rows, codes))
+            logits = [
+                member.network.logits(project(users_BH, items_IH, rows, codes, scores), wide)[:, 0]
+                for member, project, users_BH, items_IH in zip(
+                    self.members, self._projections, parts_BH, prepared.hidden_IH, strict=True
                 )
-                logits = [
-                    member.network(users_BH, items_IH, pairs)[:, 0]
-                    for member, users_BH, items_IH in zip(
-                        self.members, users, prepared.hidden_IH, strict=True
-                    )
-                ]
-                scores.append(torch.stack(logits).mean(dim=0))
-        return torch.cat(scores).numpy()
+            ]
+            found[part] = torch.stack(logits).mean(dim=0).numpy()
+        return found
 
     def inputs_of(self, member: Member, side: Side, entity: Entity) -> SideInputs:
         """What a member reads of users or items."""

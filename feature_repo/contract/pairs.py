@@ -1,7 +1,7 @@
-"""Features of one user and one candidate: the fold's state, read at the time ``now``.
+"""Features of a user and a candidate: the fold's state, read at the time ``now``.
 
-Each function takes one user's history and K candidates and returns K values, NaN where the
-feature does not exist (an item never bought has no gap). The table at the end names them all;
+Each function takes the histories of B users and their N candidates and returns N values, NaN where
+the feature does not exist (an item never bought has no gap). The table at the end names them all;
 ``PAIR_FEATURES`` is its schema.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from feature_repo.contract.schema import Encoding, Entity, Feature
 from feature_repo.contract.state import DAY_S, Histories
 from feature_repo.contract.vocabulary import Vocabulary
 
+Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -65,95 +67,102 @@ def _crossed(first: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> npt
 
 
 class Pairs:
-    """One user's history against K candidates; sums are computed once and shared."""
+    """The histories of B users, H entries in all, against N candidates; sums are shared."""
 
     def __init__(
         self,
-        history: Histories,
-        candidate_rows: Ints,
+        histories: Histories,
+        candidates: tuple[Ints, Ints],
         catalogue: PairCatalogue,
-        now_s: int,
+        now_s: Ints,
         half_life_days: float,
     ) -> None:
-        self.history = history
-        self.candidates = candidate_rows
+        self.history = histories
+        self.user_of, self.candidates = candidates
         self.catalogue = catalogue
-        self.now_s = now_s
         self.half_life_days = half_life_days
-        self.weights = history.weight_at(now_s, half_life_days).astype(np.float64)
-        self.known = history.item_row > 0
+        self.owner = np.repeat(
+            np.arange(len(histories), dtype=np.int64), np.diff(histories.offsets)
+        )
+        self.now_s = now_s[self.owner]
+        self.weights = histories.weight_at(now_s, half_life_days).astype(np.float64)
+        self.known = histories.item_row > 0
 
     @cached_property
     def place(self) -> Ints:
-        """[K] index of the candidate in the history; -1 where it is not there."""
-        return _find(self.history.item_row, self.candidates)
+        """[N] index of the candidate in its user's history; -1 where it is not there."""
+        size = len(self.catalogue.price)
+        mine = self.owner * size + self.history.item_row
+        order = np.argsort(mine, kind="stable")
+        place = _find_sorted(mine[order], self.user_of * size + self.candidates)
+        return np.where(place >= 0, order[place] if len(order) else -1, -1).astype(np.int64)
 
     def own(self, values: npt.NDArray[np.float32] | npt.NDArray[np.float64]) -> Floats:
-        """[K] the candidate's entry of a history column; NaN where never bought."""
+        """[N] the candidate's entry of a history column; NaN where never bought."""
         if not len(values):
             return np.full(len(self.candidates), np.nan, dtype=np.float32)
         return np.where(self.place >= 0, values[self.place], np.nan).astype(np.float32)
 
     @cached_property
-    def ages_days(self) -> npt.NDArray[np.float64]:
+    def ages_days(self) -> Doubles:
         """[H] days since the last purchase of each item of the history."""
         return (self.now_s - self.history.last_s) / DAY_S
 
-    @cached_property
-    def total(self) -> float:
-        """Decayed count of everything in the history."""
-        return float(self.weights.sum())
+    def of_users(self, values_H: npt.NDArray[Any]) -> Doubles:
+        """[B] sums over the histories."""
+        sums = np.bincount(self.owner, values_H, minlength=len(self.history))
+        return sums.astype(np.float64, copy=False)
 
     @cached_property
-    def groups(self) -> dict[str, tuple[Ints, Ints, Ints]]:
-        """Group -> (codes in the history, each entry's index into them, each candidate's)."""
+    def share(self) -> Doubles:
+        """[H] part of the decayed count of everything in the user's history."""
+        return self.weights / np.maximum(self.of_users(self.weights), 1e-9)[self.owner]
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[int, Ints, Ints]]:
+        """Group -> (pairs of a user and a group, each entry's pair, each candidate's or -1)."""
         found = {}
         for group, codes in self.catalogue.codes.items():
-            mine = codes[self.history.item_row]
-            unique, inverse = np.unique(mine, return_inverse=True)
+            size = int(codes.max(initial=0)) + 1
+            mine = self.owner * size + codes[self.history.item_row]
             wanted = codes[self.candidates]
-            place = _find_sorted(unique, wanted)
-            found[group] = (
-                unique.astype(np.int64),
-                inverse.astype(np.int64),
-                np.where(wanted == 0, -1, place).astype(np.int64),
-            )
+            unique, inverse = np.unique(mine, return_inverse=True)
+            place = _find_sorted(unique, self.user_of * size + wanted)
+            found[group] = (len(unique), inverse, np.where(wanted == 0, -1, place))
         return found
 
-    def summed(self, group: str, values: npt.NDArray[np.float64]) -> Floats:
-        """[K] sum of ``values`` over the history entries in the candidate's group; 0 if none."""
-        unique, inverse, place = self.groups[group]
-        if not len(unique):
+    def summed(self, group: str, values: Doubles) -> Floats:
+        """[N] sum of ``values`` over the history entries in the candidate's group; 0 if none."""
+        size, inverse, place = self.groups[group]
+        if not size:
             return np.zeros(len(self.candidates), dtype=np.float32)
-        sums = np.bincount(inverse, weights=values, minlength=len(unique))
+        sums = np.bincount(inverse, weights=values, minlength=size)
         return np.where(place >= 0, sums[place], 0.0).astype(np.float32)
 
-    def smallest(self, group: str, values: npt.NDArray[np.float64]) -> Floats:
-        """[K] least of ``values`` over the history entries in the candidate's group; NaN if none.
+    def smallest(self, group: str, values: Doubles) -> Floats:
+        """[N] least of ``values`` over the history entries in the candidate's group; NaN if none.
 
         (Most is the negative of the least of the negatives.)
         """
-        unique, inverse, place = self.groups[group]
-        if not len(unique):
+        size, inverse, place = self.groups[group]
+        if not size:
             return np.full(len(self.candidates), np.nan, dtype=np.float32)
-        least = np.full(len(unique), np.inf)
+        least = np.full(size, np.inf)
         np.minimum.at(least, inverse, values)
         return np.where(place >= 0, least[place], np.nan).astype(np.float32)
 
-    def same(self, value: float) -> Floats:
-        """[K] one value of the user for every candidate; NaN if there is no history."""
-        found = value if len(self.history.item_row) else np.nan
-        return np.full(len(self.candidates), found, dtype=np.float32)
+    def same(self, values_B: Doubles) -> Floats:
+        """[N] one value of its user for every candidate; NaN if there is no history."""
+        found = np.where(np.diff(self.history.offsets) > 0, values_B, np.nan)
+        return found[self.user_of].astype(np.float32)
+
+    def mean(self, values_H: npt.NDArray[Any]) -> Floats:
+        """[N] the mean over the user's history."""
+        return self.same(self.of_users(values_H) / np.maximum(np.diff(self.history.offsets), 1))
 
 
-def _find(haystack: npt.NDArray[np.integer], needles: npt.NDArray[np.integer]) -> Ints:
-    """[K] index of each needle in the haystack of distinct values; -1 where it is not there."""
-    order = np.argsort(haystack, kind="stable")
-    place = _find_sorted(haystack[order], needles)
-    return np.where(place >= 0, order[place] if len(order) else -1, -1).astype(np.int64)
-
-
-def _find_sorted(haystack: npt.NDArray[np.integer], needles: npt.NDArray[np.integer]) -> Ints:
+def _find_sorted(haystack: Ints, needles: Ints) -> Ints:
+    """[N] index of each needle in rising, distinct values; -1 where it is not there."""
     if not len(haystack):
         return np.full(len(needles), -1, dtype=np.int64)
     place = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
@@ -169,7 +178,7 @@ def _own_weight(pairs: Pairs) -> Floats:
 
 
 def _own_share(pairs: Pairs) -> Floats:
-    return pairs.own(pairs.weights / max(pairs.total, 1e-9))
+    return pairs.own(pairs.share)
 
 
 def _own_days_since(pairs: Pairs) -> Floats:
@@ -183,7 +192,8 @@ def _own_age(pairs: Pairs) -> Floats:
 def _own_place(pairs: Pairs) -> Floats:
     """Place among the history's items by decayed count, from 1."""
     places = np.empty(len(pairs.weights), dtype=np.float32)
-    places[np.argsort(-pairs.weights, kind="stable")] = np.arange(1, len(places) + 1)
+    order = np.lexsort((-pairs.weights, pairs.owner))
+    places[order] = 1 + np.arange(len(places)) - pairs.history.offsets[pairs.owner]
     return pairs.own(places)
 
 
@@ -242,7 +252,7 @@ def _own_overdue(pairs: Pairs) -> Floats:
 
 def _group_share(group: str) -> Callable[[Pairs], Floats]:
     def share(pairs: Pairs) -> Floats:
-        return (pairs.summed(group, pairs.weights) / max(pairs.total, 1e-9)).astype(np.float32)
+        return pairs.summed(group, pairs.share)
 
     return share
 
@@ -275,9 +285,9 @@ def _group_due(group: str) -> Callable[[Pairs], Floats]:
 
     def due(pairs: Pairs) -> Floats:
         history = pairs.history
-        first_s = history.first_s.astype(np.float64)
         days = pairs.smallest(group, pairs.ages_days)
-        span = (pairs.now_s - pairs.smallest(group, first_s)) / DAY_S - days
+        ages = -pairs.smallest(group, -(pairs.now_s - pairs.history.first_s) / DAY_S)
+        span = ages - days
         gaps = pairs.summed(group, history.count.astype(np.float64)) - 1.0
         gap = np.where(gaps > 0, span / np.maximum(gaps, 1.0), np.nan)
         return (days / np.maximum(gap, 0.5)).astype(np.float32)
@@ -312,18 +322,17 @@ def _price_to_usual(pairs: Pairs) -> Floats:
 def _history_new_share(pairs: Pairs) -> Floats:
     """Share of the history's items that were first bought in the last 28 days."""
     new = pairs.history.first_s >= pairs.now_s - 28 * DAY_S
-    return pairs.same(float(new.mean()) if len(new) else np.nan)
+    return pairs.mean(new)
 
 
 def _history_once_share(pairs: Pairs) -> Floats:
     """Share of the history's items that were bought once."""
-    once = pairs.history.count <= 1
-    return pairs.same(float(once.mean()) if len(once) else np.nan)
+    return pairs.mean(pairs.history.count <= 1)
 
 
 def _history_concentration(pairs: Pairs) -> Floats:
     """Sum of the squared shares of the decayed counts (Herfindahl): 1 is a single item."""
-    return pairs.same(float(((pairs.weights / max(pairs.total, 1e-9)) ** 2).sum()))
+    return pairs.same(pairs.of_users(pairs.share**2))
 
 
 _FUNCTIONS: dict[str, Callable[[Pairs], Floats]] = {
@@ -369,13 +378,24 @@ PAIR_FEATURES = tuple(
 
 
 def pair_values(
-    history: Histories,
+    histories: Histories,
+    offsets: Ints,
     candidate_rows: Ints,
     catalogue: PairCatalogue,
-    now_s: int,
+    now_s: Ints,
     half_life_days: float = 56.0,
 ) -> Floats:
-    """[K, P] every pair feature of one user (a batch of one) and K candidates; NaN if missing."""
-    pairs = Pairs(history, candidate_rows, catalogue, now_s, half_life_days)
+    """[P, N] every pair feature of B users and their candidates; NaN if missing.
+
+    Args:
+        histories: of B users.
+        offsets: [B + 1]; user b's candidates are ``[offsets[b], offsets[b + 1])``.
+        candidate_rows: [N]
+        catalogue: the items.
+        now_s: [B] epoch seconds.
+        half_life_days: of the decayed counts.
+    """
+    user_of = np.repeat(np.arange(len(histories), dtype=np.int64), np.diff(offsets))
+    pairs = Pairs(histories, (user_of, candidate_rows), catalogue, now_s, half_life_days)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack([function(pairs) for function in _FUNCTIONS.values()], axis=1)
+        return np.stack([function(pairs) for function in _FUNCTIONS.values()])

@@ -55,10 +55,11 @@ def test_pair_features_are_those_of_each_candidates_own_user(requests: Requests)
 
     expected = pair_values(
         requests.histories.of(user),
+        np.array([0, mine.stop - mine.start]),
         requests.candidates.item_row[mine],
         requests.items.catalogue,
-        shop.NOW_S,
-    )
+        np.array([shop.NOW_S]),
+    ).T
 
     np.testing.assert_array_equal(numeric_matrix(requests)[mine, : len(PAIR_FEATURES)], expected)
 

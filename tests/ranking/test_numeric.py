@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from feature_repo.contract.errors import ArtifactError
@@ -44,28 +45,41 @@ def test_missing_values_are_bucket_zero_and_score_zero() -> None:
     assert (columns.codes[:, 1] == 0).all()
 
 
+def scores_of(fitted: npt.ArrayLike, values: list[float]) -> list[float]:
+    """Normal scores of values of one column, by others that it was fitted on."""
+    column = np.asarray(fitted, np.float32)[:, None]
+    encoder = NumericEncoder.fit(FEATURES[:1], column)
+    found = encoder.encode(np.array(values, np.float32)[:, None]).scores
+    return [float(score) for score in found[:, 0]]
+
+
 def test_normal_scores_are_the_quantiles_of_a_normal_distribution() -> None:
-    scores = NormalScores.fit(np.linspace(10.0, 20.0, 10_001, dtype=np.float32))
     last = NormalDist().inv_cdf((GRID - 0.5) / GRID)
 
-    found = scores.of(np.array([15.0, 10.0, 20.0, 99.0, 17.5], dtype=np.float32))
+    found = scores_of(np.linspace(10.0, 20.0, 10_001), [15.0, 10.0, 20.0, 99.0, -np.inf, 17.5])
 
-    assert found[:4] == pytest.approx([0.0, -last, last, last], abs=1e-3)
-    assert found[4] == pytest.approx(NormalDist().inv_cdf(0.75), abs=0.01)
+    assert found[:5] == pytest.approx([0.0, -last, last, last, -last], abs=1e-3)
+    assert found[5] == pytest.approx(NormalDist().inv_cdf(0.75), abs=0.01)
+
+
+def test_normal_scores_are_linear_between_their_points() -> None:
+    values = np.random.default_rng(2).lognormal(size=1_000).astype(np.float32)
+    points = NormalScores.fit(values)
+    asked = np.concatenate([values, values * 1.01, [0.0, 1e9]]).astype(np.float32)
+
+    expected = np.interp(asked, points.values, points.scores)
+
+    assert scores_of(values, asked.tolist()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_normal_scores_rise_with_the_value_even_among_ties() -> None:
-    values = np.random.default_rng(1).integers(0, 5, 1_000).astype(np.float32)
+    values = np.random.default_rng(1).integers(0, 5, 1_000)
 
-    found = NormalScores.fit(values).of(np.arange(5, dtype=np.float32))
-
-    assert (np.diff(found) > 0).all()
+    assert (np.diff(scores_of(values, [0, 1, 2, 3, 4])) > 0).all()
 
 
 def test_a_column_of_one_value_has_one_score() -> None:
-    found = NormalScores.fit(np.full(9, 3.0, np.float32)).of(np.array([3, 4], np.float32))
-
-    assert found == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert scores_of(np.full(9, 3.0), [3, 4]) == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_columns_are_taken_and_joined_by_candidate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import exp, log, sqrt
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
@@ -53,9 +54,15 @@ CANDIDATES = np.array([1, 2, 3, 4, 5])
 NAN = np.nan
 
 
+def values_of(history: Histories, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """[K, P] the features of one user and K candidates."""
+    offsets = np.array([0, len(rows)])
+    return pair_values(history, offsets, rows, CATALOGUE, np.array([NOW]), HALF_LIFE).T
+
+
 def column(name: str, history: Histories = HISTORY) -> list[float]:
     names = [feature.name for feature in PAIR_FEATURES]
-    values = pair_values(history, CANDIDATES, CATALOGUE, NOW, HALF_LIFE)
+    values = values_of(history, CANDIDATES)
     found: list[float] = values[:, names.index(name)].tolist()
     return found
 
@@ -136,7 +143,7 @@ def test_a_user_without_history_has_no_own_features_and_no_shares() -> None:
         np.zeros(0, np.float32),
     )
 
-    values = pair_values(nothing, CANDIDATES, CATALOGUE, NOW, HALF_LIFE)
+    values = values_of(nothing, CANDIDATES)
 
     assert np.isnan(column("own_weight", nothing)).all()
     assert np.isnan(column("history_concentration", nothing)).all()
@@ -147,8 +154,8 @@ def test_a_user_without_history_has_no_own_features_and_no_shares() -> None:
 def test_the_order_of_candidates_does_not_matter() -> None:
     order = np.array([4, 2, 0, 3, 1])
 
-    values = pair_values(HISTORY, CANDIDATES, CATALOGUE, NOW, HALF_LIFE)
-    shuffled = pair_values(HISTORY, CANDIDATES[order], CATALOGUE, NOW, HALF_LIFE)
+    values = values_of(HISTORY, CANDIDATES)
+    shuffled = values_of(HISTORY, CANDIDATES[order])
 
     np.testing.assert_array_equal(values[order], shuffled)
 
