@@ -89,41 +89,32 @@ def merge(lists: dict[str, TopK], excluded: list[Ints] | None = None) -> Candida
     """
     if not lists:
         raise BadInput("There is no source to merge; name at least one.")
-    sources = tuple(lists)
-    num_users = len(next(iter(lists.values())).item_row)
-    parts = [
-        _merge_user(lists, sources, user, None if excluded is None else excluded[user])
-        for user in range(num_users)
-    ]
-    sizes = np.array([len(rows) for rows, _, _ in parts], dtype=np.int64)
-    return Candidates(
-        sources,
-        np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)]),
-        np.concatenate([rows for rows, _, _ in parts]) if parts else np.zeros(0, np.int64),
-        np.concatenate([score for _, score, _ in parts])
-        if parts
-        else np.zeros((0, len(sources)), np.float32),
-        np.concatenate([rank for _, _, rank in parts])
-        if parts
-        else np.zeros((0, len(sources)), np.float32),
-    )
+    tops = list(lists.values())
+    num_users = len(tops[0].item_row)
+    rows = np.concatenate([top.item_row for top in tops], axis=1)
+    span = 1 + max(int(rows.max(initial=0)), *_most(excluded))
+    keys = rows + span * np.arange(num_users, dtype=np.int64)[:, None]
+    named = rows > 0
+    if excluded is not None:
+        named &= ~np.isin(keys, _keys(excluded, span))
+    found, place = np.unique(keys[named], return_inverse=True)
+    shape = (len(found), len(tops))
+    score, rank = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    widths = [top.item_row.shape[1] for top in tops]
+    cells = place, np.broadcast_to(np.repeat(np.arange(len(tops)), widths), rows.shape)[named]
+    score[cells] = np.concatenate([top.score for top in tops], axis=1)[named]
+    places = np.concatenate([np.arange(1, width + 1, dtype=np.float32) for width in widths])
+    rank[cells] = np.broadcast_to(places, rows.shape)[named]
+    offsets = np.searchsorted(found, span * np.arange(num_users + 1, dtype=np.int64))
+    return Candidates(tuple(lists), offsets.astype(np.int64), found % span, score, rank)
 
 
-def _merge_user(
-    lists: dict[str, TopK], sources: tuple[str, ...], user: int, excluded: Ints | None
-) -> tuple[Ints, Floats, Floats]:
-    named = [lists[source].item_row[user] for source in sources]
-    rows, place = np.unique(np.concatenate(named), return_inverse=True)
-    score = np.full((len(rows), len(sources)), np.nan, dtype=np.float32)
-    rank = np.full((len(rows), len(sources)), np.nan, dtype=np.float32)
-    start = 0
-    for column, source in enumerate(sources):
-        width = len(named[column])
-        mine = place[start : start + width]
-        score[mine, column] = lists[source].score[user]
-        rank[mine, column] = np.arange(1, width + 1)
-        start += width
-    kept = rows > 0
-    if excluded is not None and len(excluded):
-        kept &= ~np.isin(rows, excluded)
-    return rows[kept].astype(np.int64), score[kept], rank[kept]
+def _most(excluded: list[Ints] | None) -> list[int]:
+    """The largest row of each list, at least 0."""
+    return [0, *(int(rows.max(initial=0)) for rows in excluded or ())]
+
+
+def _keys(rows: list[Ints], span: int) -> Ints:
+    """Distinct numbers of a user and a row."""
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *(own + span * user for user, own in enumerate(rows))])
