@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from serving.answers import Recommendation
 from serving.settings import METRICS_VARIABLE
 from serving.stages import Run
 
@@ -65,12 +67,13 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def count_run(self, run: Run) -> None:
-        """Count the stages of an answer."""
+    def count_run(self, run: Run, answers: Sequence[Recommendation]) -> None:
+        """Count the stages of a pass, and what its answers did without."""
         for stage, seconds in list(run.seconds.items()):  # a late run may go on
             self._stages.labels(stage).observe(seconds)
-        for stage in list(run.degraded):
-            self._degraded.labels(stage).inc()
+        for answer in answers:
+            for stage in answer.degraded:
+                self._degraded.labels(stage).inc()
 
     def count_cached(self) -> None:
         """Count an answer that was given again."""

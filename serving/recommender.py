@@ -33,7 +33,7 @@ from serving.query import ANY, Query, require_diversity, require_length
 from serving.ranked import GIVEN
 from serving.release import Release
 from serving.similar import ANN, similar_rows
-from serving.stages import Run
+from serving.stages import FEATURES, Run
 from serving.user_rows import UserReader
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Recommender:
         started = time.perf_counter()
         for query in queries:
             query.require(self.release.about)
-        rows = self._users.rows(queries, run)
+        rows, lost = self._users.rows(queries, run)
         asked = [Asked.of(query, self.release, view) for query in queries]
         made = self._pipeline.lists(view, rows, query_times_s(rows), asked, run)
         items = [
@@ -166,8 +166,8 @@ class Recommender:
             for place, (query, one) in enumerate(zip(queries, asked, strict=True))
         ]
         return [
-            self._answered(view, own, [*run.degraded, *self._lacking(query)], started)
-            for query, own in zip(queries, items, strict=True)
+            self._answered(view, own, [*run.degraded, *self._lacking(query, gone)], started)
+            for query, own, gone in zip(queries, items, lost.tolist(), strict=True)
         ]
 
     def popular(self, query: Query, degraded: Sequence[str]) -> Recommendation:
@@ -311,10 +311,10 @@ class Recommender:
             degraded = answer.degraded or "nothing"
             log.info("Warmed up; the last took %.0f ms, without %s.", answer.took_ms, degraded)
 
-    def _lacking(self, query: Query) -> list[str]:
-        """What a request names and the release lacks."""
-        lacks = query.scenario is not None and query.scenario not in self.release.scorers
-        return [SCENARIO] if lacks else []
+    def _lacking(self, query: Query, lost: bool) -> list[str]:
+        """What the request's answer alone does without."""
+        unknown = query.scenario is not None and query.scenario not in self.release.scorers
+        return [FEATURES] * lost + [SCENARIO] * unknown
 
     def _explained(
         self, view: ItemView, made: Made, user: int, ranker: str, run: Run

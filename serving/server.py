@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from serving.answers import Recommendation
+from serving.batching import Batcher
 from serving.cache import AnswerCache
 from serving.feedback import FeedbackLog
 from serving.feedback_tail import FeedbackTail
@@ -30,6 +31,17 @@ GRACE = 0.1
 
 
 @dataclass
+class Waiting:
+    """A request that waits for a pass through the stages."""
+
+    query: Query
+    recommender: Recommender
+    deadline: Deadline
+    run: Run = field(default_factory=Run)
+    """That pass, once it has begun."""
+
+
+@dataclass
 class Server:
     """What answers, what is kept, and what is counted."""
 
@@ -41,6 +53,7 @@ class Server:
     def __post_init__(self) -> None:
         cores = max(1, (os.cpu_count() or 1) // self.settings.workers)
         self.answering = Threads(cores, self.settings.queue, self.metrics.set_waiting)
+        self._batches = Batcher(self.answering, self._together)
         self.writing = Threads(WRITERS, self.settings.queue)
         self.sessions = Sessions()
         self.cache = AnswerCache(self.settings.cache_s)
@@ -66,7 +79,7 @@ class Server:
     async def recommend(self, query: Query) -> Recommendation:
         """Answer one checked request; from the cache, where that is wanted and has it."""
         if self.settings.cache_s <= 0:
-            return (await self.answer([query]))[0]
+            return await self._alone(query)
         started, recommender = time.monotonic(), self.live.get()
         key = recommender.release.about.version, recommender.index_version, repr(query)
         self.tail.catch_up()
@@ -76,11 +89,36 @@ class Server:
             took_ms = round((time.monotonic() - started) * 1000.0, 3)
             fresh_id = uuid.uuid4().hex
             return replace(found, recommendation_id=fresh_id, cached=True, took_ms=took_ms)
-        answer = (await self.answer([query]))[0]
+        answer = await self._alone(query)
         self.tail.catch_up()
         if not answer.degraded:
             self.cache.put(query.user_id, key, answer, started)
         return answer
+
+    async def _alone(self, query: Query) -> Recommendation:
+        """Answer one checked request, together with others that wait; see ``answer``."""
+        if query.explain:  # which takes long, and is done one request after the other
+            return (await self.answer([query]))[0]
+        total_s = self.settings.deadline_ms / 1000.0
+        asked = Waiting(query, self.live.get(), Deadline.after(total_s))
+        try:
+            return await self._batches.run(asked, total_s * (1.0 + GRACE))
+        except TooLate:
+            return self._late([query], asked.recommender, [asked.run.stage, *asked.run.degraded])[0]
+
+    def _together(self, batch: Sequence[Waiting]) -> list[Recommendation]:
+        """Answer requests, in their order; each is told of the pass that it is part of."""
+        run = Run(batch[0].deadline)
+        for asked in batch:
+            asked.run = run
+        answers: dict[int, Recommendation] = {}
+        for recommender in {id(asked.recommender): asked.recommender for asked in batch}.values():
+            places = [n for n, asked in enumerate(batch) if asked.recommender is recommender]
+            found = recommender.answer([batch[place].query for place in places], run)
+            answers |= dict(zip(places, found, strict=True))
+        ordered = [answers[place] for place in range(len(batch))]
+        self.metrics.count_run(run, ordered)
+        return ordered
 
     async def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer checked requests together: by the deadline, with what there is by then.
@@ -111,7 +149,15 @@ class Server:
         try:
             found = await self.answering.run(partial(work, run), total_s * (1.0 + GRACE))
         except TooLate:
-            run.name(run.stage)
-            found = [recommender.popular(query, run.degraded) for query in queries]
-        self.metrics.count_run(run)
+            return self._late(queries, recommender, [run.stage, *run.degraded])
+        self.metrics.count_run(run, found)
+        return found
+
+    def _late(
+        self, queries: Sequence[Query], recommender: Recommender, lacking: Sequence[str]
+    ) -> list[Recommendation]:
+        """Popular items, in place of answers that were not there in time."""
+        degraded = list(dict.fromkeys(lacking))
+        found = [recommender.popular(query, degraded) for query in queries]
+        self.metrics.count_run(Run(), found)
         return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from serving.problems import TooManyRequests
 
@@ -30,6 +30,7 @@ class Threads:
             most: pieces of work that run or wait.
             tell: is called with the number of those, whenever it changes.
         """
+        self.size = size
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="answer")
         self._most, self._tell = most, tell
         self._lock = threading.Lock()
@@ -46,7 +47,9 @@ class Threads:
             TooManyRequests: as many as may wait are waiting.
             TooLate: it is not done in time; work that did not begin is dropped.
         """
-        future = self._submit(work)
+        self.enter()
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda done: self.leave())
         waiting = asyncio.wrap_future(future)
         done, _ = await asyncio.wait({waiting}, timeout=within_s)
         if not done:
@@ -55,7 +58,16 @@ class Threads:
             raise TooLate
         return waiting.result()
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def execute(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """What ``work`` returns, of requests that have entered."""
+        return asyncio.wrap_future(self._pool.submit(work))
+
+    def enter(self) -> None:
+        """Count a request as waiting, until it leaves.
+
+        Raises:
+            TooManyRequests: as many as may wait are waiting.
+        """
         with self._lock:
             if self._inside >= self._most:
                 raise TooManyRequests(
@@ -64,11 +76,9 @@ class Threads:
                 )
             self._inside += 1
             self._tell(self._inside)
-        future = self._pool.submit(work)
-        future.add_done_callback(self._leave)
-        return future
 
-    def _leave(self, future: Future[Any]) -> None:
+    def leave(self) -> None:
+        """A request is answered, or given up."""
         with self._lock:
             self._inside -= 1
             self._tell(self._inside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.online import UserRows, arrow_type
@@ -15,6 +16,8 @@ from serving.online import UserFeatures
 from serving.query import Query
 from serving.release import Release
 from serving.stages import FEATURES, Run
+
+Bools = npt.NDArray[np.bool_]
 
 
 class UserReader:
@@ -35,18 +38,19 @@ class UserReader:
         """
         return self._online.read(user_ids, self._about.now())
 
-    def rows(self, queries: Sequence[Query], run: Run) -> pa.Table:
-        """[B] rows of the requests' users, with the items that they have to do with now."""
+    def rows(self, queries: Sequence[Query], run: Run) -> tuple[pa.Table, Bools]:
+        """[B] rows of the requests' users, with the items that they have to do with now.
+
+        And [B] whether the store lacks a user whom the models know: it was emptied, or expired.
+        """
         user_ids = [query.user_id for query in queries]
 
-        def stored() -> pa.Table:
+        def stored() -> tuple[pa.Table, Bools]:
             found = self.read(user_ids)
-            if self._lost(found):
-                run.name(FEATURES)
-            return self._anchored(found.table, queries)
+            return self._anchored(found.table, queries), self._lost(found)
 
-        def nothing() -> pa.Table:
-            return self._anchored(self.nobodies(user_ids), queries)
+        def nothing() -> tuple[pa.Table, Bools]:
+            return self._anchored(self.nobodies(user_ids), queries), np.zeros(len(queries), bool)
 
         return run.attempt(FEATURES, stored, nothing)
 
@@ -59,12 +63,11 @@ class UserReader:
             for place, query in enumerate(queries)
         )
 
-    def _lost(self, found: UserRows) -> bool:
-        """Whether the store lacks users that the models know: it was emptied, or they expired."""
+    def _lost(self, found: UserRows) -> Bools:
         lacking = ~np.asarray(found.found, dtype=np.bool_)
-        if not lacking.any():
-            return False
-        return bool((self._users.rows(found.table.column("user_id"))[lacking] > 0).any())
+        if lacking.any():
+            lacking &= self._users.rows(found.table.column("user_id")) > 0
+        return lacking
 
     def nobodies(self, user_ids: Sequence[Id | None]) -> pa.Table:
         """[B] rows of users of whom nothing is known."""
