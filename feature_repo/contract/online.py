@@ -21,7 +21,12 @@ import pyarrow as pa
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, StoreUnavailable
 from feature_repo.contract.schema import Entity, Feature, Schema
-from feature_repo.contract.values import NULL_TIMESTAMP, decode_timestamp_s, decode_value
+from feature_repo.contract.values import (
+    NULL_TIMESTAMP,
+    decode_number_lists,
+    decode_timestamp_s,
+    decode_value,
+)
 from feature_repo.contract.vocabulary import id_arrow_type
 
 _STRING, _INT64 = 2, 4
@@ -151,12 +156,28 @@ class OnlineReader:
     ) -> dict[str, pa.Array]:
         columns = {}
         for place, feature in enumerate(self._features):
-            values = [
-                decode_value(reply[place]) if state is Presence.PRESENT else None
+            messages = [
+                reply[place] if state is Presence.PRESENT else None
                 for reply, state in zip(replies, presence[feature.view], strict=True)
             ]
-            columns[feature.name] = _column(values, arrow_type(feature))
+            kind = arrow_type(feature)
+            if pa.types.is_list(kind) and kind.value_type in _NUMBERS:
+                columns[feature.name] = _lists(messages, kind)
+            else:
+                columns[feature.name] = _column([decode_value(each) for each in messages], kind)
         return columns
+
+
+_NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
+"""Types whose lists are decoded for all users at once."""
+
+
+def _lists(messages: list[bytes | None], kind: pa.DataType) -> pa.Array:
+    values, lengths, known = decode_number_lists(messages)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    missing = pa.array([not each for each in known], pa.bool_())
+    flat = pa.array(values).cast(kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

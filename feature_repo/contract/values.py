@@ -7,6 +7,7 @@ are those of ``feast/types/Value.proto``. Importing Feast for this takes seconds
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,11 @@ def _content(number: int, body: bytes) -> Any:
     if number in (_STRING_LIST, _BYTES_LIST):
         parts = _parts(body)
         return [part.decode() for part in parts] if number == _STRING_LIST else parts
-    packed = b"".join(_parts(body))
+    return _numbers(number, b"".join(_parts(body)))
+
+
+def _numbers(number: int, packed: bytes) -> npt.NDArray[Any]:
+    """The values of a list of numbers, of a type by its number."""
     if number == _BOOL_LIST:
         return decode_varints(packed).astype(np.bool_)
     if number in (_INT32_LIST, _INT64_LIST, _UNIX_LIST):
@@ -84,6 +89,52 @@ def _content(number: int, body: bytes) -> Any:
     if number in (_FLOAT_LIST, _DOUBLE_LIST):
         return np.frombuffer(packed, dtype="<f4" if number == _FLOAT_LIST else "<f8")
     raise ArtifactError(f"The online store holds a value of type number {number}; none is in use.")
+
+
+def decode_number_lists(
+    messages: Sequence[bytes | None],
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], list[bool]]:
+    """Lists of numbers, all of one type, decoded at once.
+
+    Args:
+        messages: ``ValueProto`` messages; None, an empty one and a null are no list.
+
+    Returns:
+        The values, the length of each list, and whether there is one.
+
+    Raises:
+        ArtifactError: one is cut short, or not a list of numbers of the others' type.
+    """
+    found = [_packed_of(message) if message else None for message in messages]
+    numbers = {part[0] for part in found if part is not None}
+    if len(numbers) > 1:
+        raise ArtifactError(f"The online store holds values of the types {numbers} in one feature.")
+    parts = [b"" if part is None else part[1] for part in found]
+    together = b"".join(parts)
+    values = _numbers(numbers.pop(), together) if numbers else np.zeros(0, np.int64)
+    bounds = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
+    if values.dtype.kind == "f":
+        bounds = bounds // values.itemsize
+    else:
+        ends = np.frombuffer(together, np.uint8) < 0x80
+        bounds = np.concatenate([[0], np.cumsum(ends)])[bounds]
+    return values, np.diff(bounds), [part is not None for part in found]
+
+
+def _packed_of(message: bytes) -> tuple[int, bytes] | None:
+    """The number of a list's type, and the bytes of its values; None for a null."""
+    try:
+        tag, place = _varint(message, 0)
+        number = tag >> 3
+        if number == _NULL:
+            return None
+        length, place = _varint(message, place)
+        if tag & 7 != _BYTES or place + length != len(message) or number < _BYTES_LIST:
+            raise ArtifactError(f"A value of the online store is no whole list: {message[:32]!r}.")
+        parts = _parts(message[place:])
+    except IndexError as error:
+        raise ArtifactError(f"A value of the online store is cut short: {message!r}") from error
+    return number, parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _parts(body: bytes) -> list[bytes]:
@@ -117,10 +168,15 @@ def _signed(raw: int) -> int:
 def decode_varints(packed: bytes) -> npt.NDArray[np.int64]:
     """All varints of a packed field as signed 64-bit integers, decoded at once."""
     data = np.frombuffer(packed, dtype=np.uint8)
-    if not len(data):
-        return np.zeros(0, dtype=np.int64)
     ends = np.flatnonzero(data < 0x80)
+    if not len(ends):
+        return np.zeros(0, dtype=np.int64)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    index = np.arange(len(data)) - np.repeat(starts, ends - starts + 1)
-    bits = (data & 0x7F).astype(np.uint64) << (7 * index).astype(np.uint64)
-    return np.add.reduceat(bits, starts).view(np.int64)
+    lengths = ends - starts + 1
+    found = (data[starts] & 0x7F).astype(np.uint64)
+    for place in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > place)
+        more = (data[starts[longer] + place] & 0x7F).astype(np.uint64)
+        found[longer] |= more << np.uint64(7 * place)
+    signed: npt.NDArray[np.int64] = found.view(np.int64)
+    return signed

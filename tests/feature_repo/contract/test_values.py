@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.contract.errors import ArtifactError
-from feature_repo.contract.values import decode_timestamp_s, decode_value
+from feature_repo.contract.values import decode_number_lists, decode_timestamp_s, decode_value
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -116,3 +116,30 @@ def test_the_epoch_itself_is_an_empty_timestamp() -> None:
 
 def test_a_time_before_the_epoch_is_negative() -> None:
     assert decode_timestamp_s(Timestamp(seconds=-5).SerializeToString()) == -5.0
+
+
+@pytest.mark.parametrize("field", NUMBER_LISTS)
+def test_lists_that_are_decoded_together_are_those_decoded_alone(field: str) -> None:
+    @given(st.lists(st.none() | st.lists(NUMBER_LISTS[field], max_size=5), max_size=6))
+    def check(lists: list[list[Any] | None]) -> None:
+        messages = [None if each is None else message(field, each) for each in lists]
+
+        values, lengths, known = decode_number_lists(messages)
+
+        assert known == [each is not None for each in lists]
+        assert lengths.tolist() == [len(each or ()) for each in lists]
+        assert values.tolist() == [value for each in lists for value in each or ()]
+
+    check()
+
+
+def test_a_null_is_no_list_and_lists_of_two_types_are_refused() -> None:
+    null = bytes(Value(null_val=Null.NULL).SerializeToString())
+
+    assert decode_number_lists([null, None, b""])[2] == [False, False, False]
+    with pytest.raises(ArtifactError, match="of the types"):
+        decode_number_lists([message("int64_list_val", [1]), message("float_list_val", [1.0])])
+    with pytest.raises(ArtifactError, match="no whole list"):
+        decode_number_lists([message("int64_list_val", [1, 2, 3])[:-1]])
+    with pytest.raises(ArtifactError, match="no whole list"):
+        decode_number_lists([message("int64_val", 1)])
