@@ -64,6 +64,14 @@ class UserBatch:
         mine = self.histories.item_row[start:stop]
         return mine if self.excluded is None else np.concatenate([mine, self.excluded[user]])
 
+    def every_known(self) -> tuple[Ints, Ints]:
+        """What ``known`` says of all users, one after the other, and [B + 1] offsets."""
+        if self.excluded is None:
+            return self.histories.item_row, self.histories.offsets
+        parts = [self.known(user) for user in range(len(self))]
+        offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+        return np.concatenate([np.zeros(0, np.int64), *parts]), offsets.astype(np.int64)
+
 
 class Source(Protocol):
     """One way to find candidates."""

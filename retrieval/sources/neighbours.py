@@ -11,16 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.contract.candidates import TopK
+from retrieval.kernels import best_neighbours, neighbour_scores
 from retrieval.sources.base import (
     Floats,
     Ints,
     Transform,
     UserBatch,
-    best,
     load_arrays,
     save_arrays,
     spans,
-    stacked,
     where_in,
 )
 
@@ -65,15 +64,18 @@ class NeighbourSource:
     def top(self, users: UserBatch, k: int) -> TopK:
         """See ``Source``."""
         histories, worth = users.histories, users.worth(self.transform, self.half_life_days)
-        lists = []
-        for user, part in spans(histories.offsets):
-            scores = self.scores(histories.item_row[part], worth[part])
-            if self.new_only:
-                place, found = where_in(users.known(user), self.universe)
-                scores[place[found]] = 0.0
-            kept = np.flatnonzero(scores > 0)
-            lists.append(best(self.universe[kept], scores[kept], k))
-        return stacked(lists, k)
+        history = histories.offsets, histories.item_row, worth
+        left_out = self._known(users)
+        found = best_neighbours(history, self.places, self.weights, self.universe, left_out, k)
+        return TopK(*found)
+
+    def _known(self, users: UserBatch) -> tuple[Ints, Ints]:
+        """[B + 1] offsets and places in the universe of the items that are left out."""
+        if not self.new_only:
+            return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
+        rows, offsets = users.every_known()
+        place, found = where_in(rows, self.universe)
+        return offsets, np.where(found, place, 0)
 
     def score(self, users: UserBatch, offsets: Ints, item_row: Ints) -> Floats:
         """See ``Source``; NaN for what is nobody's neighbour."""
@@ -88,12 +90,7 @@ class NeighbourSource:
 
     def scores(self, history_rows: Ints, worth: Floats) -> npt.NDArray[np.float64]:
         """[U] the score of each item of the universe for one history."""
-        places = self.places[history_rows]
-        values = self.weights[history_rows] * worth[:, None]
-        found = np.bincount(places.ravel(), values.ravel(), minlength=len(self.universe))
-        scores: npt.NDArray[np.float64] = found.astype(np.float64, copy=False)
-        scores[0] = 0.0
-        return scores
+        return neighbour_scores(history_rows, worth, self.places, self.weights, len(self.universe))
 
     def save(self, folder: Path) -> None:
         """Write the neighbour table."""
