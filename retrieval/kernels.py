@@ -140,3 +140,38 @@ def best_neighbours(
         for at in range(size):
             rows[user, at], scores[user, at] = universe[rows[user, at]], best[at]
     return rows, scores
+
+
+@njit(nogil=True, cache=True)
+def first_unknown(
+    rows: Ints, scores: Floats, known: tuple[Ints, Ints], size: int, k: int
+) -> tuple[Ints, Floats]:
+    """[B, K] rows, 0 where there are fewer, and scores: the first items that a user does not know.
+
+    Args:
+        rows: [B, W] item rows, best first; 0 pads.
+        scores: [B, W]
+        known: [B + 1] offsets, and item rows that are left out.
+        size: R.
+        k: K.
+    """
+    bounds, known_rows = known
+    num_users = len(bounds) - 1
+    found = np.zeros((num_users, k), np.int64)
+    found_scores = np.full((num_users, k), np.nan, np.float32)
+    marked = np.zeros(size, np.bool_)
+    marked[0] = True
+    for user in range(num_users):
+        mine = known_rows[bounds[user] : bounds[user + 1]]
+        for at in range(len(mine)):
+            marked[mine[at]] = True
+        filled = 0
+        for at in range(rows.shape[1]):
+            if filled == k:
+                break
+            if not marked[rows[user, at]]:
+                found[user, filled], found_scores[user, filled] = rows[user, at], scores[user, at]
+                filled += 1
+        for at in range(len(mine)):
+            marked[mine[at]] = mine[at] == 0
+    return found, found_scores

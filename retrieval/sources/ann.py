@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_repo.contract.candidates import TopK
 from retrieval.index import ItemIndex
-from retrieval.sources.base import Floats, Ints, UserBatch, empty, padded, stacked
+from retrieval.sources.base import Floats, Ints, UserBatch, empty, padded, unknown_first
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,10 @@ class AnnSource:
             return empty(len(users), k)
         if not self.new_only:
             return padded(*self.index.search(users.vectors, min(k, len(self.index))), k)
-        known = [users.known(user) for user in range(len(users))]
-        wanted = k + max((len(rows) for rows in known), default=0)
+        _, offsets = users.every_known()
+        wanted = k + int(np.diff(offsets).max(initial=0))
         rows, scores = self.index.search(users.vectors, min(wanted, len(self.index)))
-        lists = []
-        for user, mine in enumerate(known):
-            kept = np.flatnonzero(~np.isin(rows[user], mine) & (rows[user] > 0))[:k]
-            lists.append((rows[user][kept], scores[user][kept]))
-        return stacked(lists, k)
+        return unknown_first(rows, scores, users, k)
 
     def score(self, users: UserBatch, offsets: Ints, item_row: Ints) -> Floats:
         """See ``Source``; exact, whatever the index."""

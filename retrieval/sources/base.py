@@ -19,6 +19,7 @@ from feature_repo.contract.artifacts import write_array
 from feature_repo.contract.candidates import TopK
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.state import Histories
+from retrieval.kernels import first_unknown
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -138,6 +139,34 @@ def stacked(lists: list[tuple[Ints, Floats]], k: int) -> TopK:
         top.item_row[user, : len(rows)] = rows
         top.score[user, : len(rows)] = scores
     return top
+
+
+def best_of(offsets: Ints, rows: Ints, scores: Floats, k: int) -> TopK:
+    """The ``k`` best of each user's items, those of row 0 left out; see ``best``.
+
+    Args:
+        offsets: [B + 1]; user b's items are ``[offsets[b], offsets[b + 1])``.
+        rows: [N]
+        scores: [N]
+        k: K.
+    """
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((rows, -scores, owner))
+    order = order[rows[order] > 0]
+    users = owner[order]
+    counts = np.bincount(users, minlength=len(offsets) - 1)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    order, users, place = order[place < k], users[place < k], place[place < k]
+    top = empty(len(offsets) - 1, k)
+    top.item_row[users, place], top.score[users, place] = rows[order], scores[order]
+    return top
+
+
+def unknown_first(rows_BW: Ints, scores_BW: Floats, users: UserBatch, k: int) -> TopK:
+    """The first ``k`` of each user's items, best first, that the user does not know."""
+    known, offsets = users.every_known()
+    size = 1 + max(int(known.max(initial=0)), int(rows_BW.max(initial=0)))
+    return TopK(*first_unknown(rows_BW, scores_BW, (offsets, known), size, k))
 
 
 def padded(rows: Ints, scores: Floats, k: int) -> TopK:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.contract.candidates import TopK
-from retrieval.sources.base import Floats, Ints, UserBatch, best, spans, stacked
+from retrieval.sources.base import Floats, Ints, UserBatch, best_of, spans
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,7 @@ class BuyAgainSource:
         """See ``Source``; the score is the decayed count as of now."""
         histories = users.histories
         weights = histories.weight_at(users.now_s, self.half_life_days)
-        lists = []
-        for _, part in spans(histories.offsets):
-            rows, scores = histories.item_row[part], weights[part]
-            known = rows > 0
-            lists.append(best(rows[known], scores[known], k))
-        return stacked(lists, k)
+        return best_of(histories.offsets, histories.item_row, weights, k)
 
     def score(self, users: UserBatch, offsets: Ints, item_row: Ints) -> Floats:
         """See ``Source``; NaN for what the user never bought."""

@@ -21,6 +21,7 @@ from retrieval.sources.base import (
     save_arrays,
     spans,
     stacked,
+    unknown_first,
     where_in,
 )
 
@@ -51,7 +52,12 @@ class PopularSource:
         """See ``Source``."""
         if not self.new_only:
             return stacked([self.head(k)] * len(users), k)
-        return stacked([self.head(k, users.known(user)) for user in range(len(users))], k)
+        _, offsets = users.every_known()
+        head = slice(0, k + int(np.diff(offsets).max(initial=0)))
+        shape = (len(users), len(self.rows[head]))
+        rows = np.broadcast_to(self.rows[head], shape)
+        scores = np.broadcast_to(self.scores[head], shape)
+        return unknown_first(rows, scores, users, k)
 
     def head(self, k: int, known: Ints | None = None) -> tuple[Ints, Floats]:
         """The first ``k`` of the list, without the known ones."""
