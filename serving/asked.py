@@ -12,6 +12,7 @@ import pyarrow as pa
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.policy import Policy
 from serving.catalogue import Filters
+from serving.experiments.treated import Weights, fitting
 from serving.ids import Id
 from serving.item_view import ItemView
 from serving.query import Query
@@ -35,6 +36,10 @@ class Asked:
     """Rising item rows, the only ones that it may hold; None: any."""
     preferred: tuple[str, ...] = ()
     """Categories whose popular items come first where nothing is known of the user."""
+    sources: Weights = ()
+    """The only candidate sources that count, with their weights; empty: all."""
+    lacking: bool = False
+    """Whether an experiment's variant names what the release does not have."""
 
     @staticmethod
     def of(query: Query, release: Release, view: ItemView) -> Asked:
@@ -42,15 +47,19 @@ class Asked:
         usual = release.ranker_for(exclude_seen=query.exclude_seen)
         named = query.scenario if query.scenario in release.scorers else None
         only = query.candidate_items
+        levers, lacking = fitting(query.treatment, release, view.policies)
+        policy = view.policies.get(levers.policy, view.policy)
         return Asked(
             n=query.n,
-            ranker=named or usual,
-            policy=view.policy.with_diversity(query.diversity),
+            ranker=levers.ranker or named or usual,
+            policy=policy.with_diversity(query.diversity),
             filters=query.filters,
             barred=rows_of(view.vocabulary, [*query.exclude, *query.anchor_items]),
             exclude_seen=query.exclude_seen,
             only=None if only is None else _distinct(rows_of(view.vocabulary, only)),
             preferred=tuple(query.preferred_categories),
+            sources=levers.sources,
+            lacking=lacking,
         )
 
 

@@ -148,14 +148,19 @@ class Catalogue:
     def describe(self, rows: Ints) -> list[dict[str, Any]]:
         """What to show of each item: its texts and its price, None where unknown."""
         place = self._place[rows]
-        found = self._texts.take(pa.array(place, mask=place < 0)).to_pylist() or [{}] * len(rows)
-        prices = [
-            None if math.isnan(price) else round(float(price), 2) for price in self.price[rows]
+        found = self._texts.take(pa.array(place, mask=place < 0)).to_pylist() or [{} for _ in rows]
+        known = [
+            None if math.isnan(price) else price
+            for price in self.price[rows].astype(np.float64).round(2).tolist()
         ]
+        if not self._changed:
+            for texts, price in zip(found, known, strict=True):
+                texts["price"] = price
+            return found
         changed = [self._changed.get(row, {}) for row in rows.tolist()]
         return [
             {**texts, **new, "price": price}
-            for texts, new, price in zip(found, changed, prices, strict=True)
+            for texts, new, price in zip(found, changed, known, strict=True)
         ]
 
     def passes(self, rows: Ints, filters: Filters) -> Bools:

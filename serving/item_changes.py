@@ -27,6 +27,7 @@ from retrieval.index.ids import vocabulary_in_order
 from retrieval.index.live import Fresh
 from serving.asked import rows_of
 from serving.catalogue import TEXTS
+from serving.experiments.treatment import Settings
 from serving.ids import Id
 from serving.item_log import ItemChange, Values
 from serving.item_view import ItemView
@@ -65,6 +66,7 @@ class ChangedItems:
             view,
             vocabulary=vocabulary,
             policy=padded(view.policy, vocabulary.num_rows),
+            policies=all_padded(view.policies, vocabulary.num_rows),
             fresh=self._fresh(view.fresh, ids, rows),
             num_changes=view.num_changes + len(changes),
         )
@@ -196,6 +198,11 @@ def grown(vocabulary: Vocabulary, new: Sequence[Id]) -> Vocabulary:
         np.insert(vocabulary.key_rows, place, rows[order]),
         pa.concat_arrays([vocabulary.ids, ids]),
     )
+
+
+def all_padded(policies: Mapping[Settings, Policy], num_rows: int) -> dict[Settings, Policy]:
+    """See ``padded``."""
+    return {settings: padded(policy, num_rows) for settings, policy in policies.items()}
 
 
 def padded(policy: Policy, num_rows: int) -> Policy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ranking.policy_config import PolicyConfig
 from ranking.scorer import Scorer
 from retrieval.index.live import Fresh
 from serving.catalogue import Catalogue
+from serving.experiments.treatment import Settings
 from serving.release import Release
 
 
@@ -31,6 +32,8 @@ class ItemView:
     """The items whose attributes the scorers know; later ones are scored as unknown items."""
     policy: Policy
     num_changes: int = 0
+    policies: Mapping[Settings, Policy] = field(default_factory=dict)
+    """Those of experiments' variants that are ready, by what they change."""
 
     def scorable(self, candidates: Candidates) -> Candidates:
         """Candidates as the scorers know them: items that they do not know are row 0."""

@@ -48,6 +48,12 @@ class Metrics:
             ["outcome"],
             registry=own,
         )
+        self._exposures = Counter(
+            "shoprec_exposures",
+            "Answers of experiments, by whether they were logged or lost.",
+            ["outcome"],
+            registry=own,
+        )
         self._waiting = Gauge(
             "shoprec_requests_in_progress",
             "Requests that wait for a list or have one made.",
@@ -83,6 +89,11 @@ class Metrics:
         """Count events that were accepted, duplicates or rejected."""
         for outcome, number in outcomes.items():
             self._feedback.labels(outcome).inc(number)
+
+    def count_exposures(self, logged: int, lost: int) -> None:
+        """Count answers of experiments that were logged, and that could not be."""
+        for outcome, number in (("logged", logged), ("lost", lost)):
+            self._exposures.labels(outcome).inc(number)
 
     def set_waiting(self, number: int) -> None:
         """Say how many requests are in progress."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from serving.about import About
 from serving.catalogue import Filters
+from serving.experiments.treatment import Treatment
 from serving.ids import BadField, Id, check_id, check_ids
 
 MAX_ITEMS = 100
@@ -44,6 +45,12 @@ class Query:
     """The only items that the list may hold."""
     preferred_categories: Sequence[str] = ()
     """Of these, popular items come first where nothing is known of the user."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """What experiments may be targeted by."""
+    variant: Mapping[str, str] = field(default_factory=dict)
+    """Experiment -> the variant that a tester wants to see."""
+    treatment: Treatment | None = None
+    """The variants that the list is made by; None: the request is part of no experiment."""
 
     def require(self, about: About) -> None:
         """Check ids and ranges.

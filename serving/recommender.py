@@ -159,12 +159,10 @@ class Recommender:
         rows, lost = self._users.rows(queries, run)
         asked = [Asked.of(query, self.release, view) for query in queries]
         made = self._pipeline.lists(view, rows, query_times_s(rows), asked, run)
-        items = [
-            self._explained(view, made, place, one.ranker, run)
-            if query.explain
-            else self.describe(made.lists, place)
-            for place, (query, one) in enumerate(zip(queries, asked, strict=True))
-        ]
+        items = self.describe(made.lists)
+        for place, (query, one) in enumerate(zip(queries, asked, strict=True)):
+            if query.explain:
+                items[place] = self._explained(view, made, place, items[place], one.ranker, run)
         return [
             self._answered(view, own, [*run.degraded, *self._lacking(query, gone)], started)
             for query, own, gone in zip(queries, items, lost.tolist(), strict=True)
@@ -180,7 +178,7 @@ class Recommender:
         started, view, rows = time.perf_counter(), self.view, self._users.nobodies([None])
         asked = [Asked.of(query, self.release, view)]
         made = self._pipeline.lists(view, rows, query_times_s(rows), asked, Run())
-        return self._answered(view, self.describe(made.lists, 0), degraded, started)
+        return self._answered(view, self.describe(made.lists)[0], degraded, started)
 
     def rank(self, user_id: Id, item_ids: Sequence[Id], explain: bool = False) -> Recommendation:
         """Given items in the order of one user's interest; see ``rank_all``.
@@ -224,7 +222,7 @@ class Recommender:
             return self.popular(replace(query, exclude=[item_id]), [])
         source = np.zeros((1, len(rows)), np.int64)
         lists = Lists(rows[None], scores[None], source, (ANN,))
-        return self._answered(view, self.describe(lists, 0), [], started)
+        return self._answered(view, self.describe(lists)[0], [], started)
 
     def recommend_rows(
         self,
@@ -271,22 +269,21 @@ class Recommender:
         """[B] whether a row has any feature that is neither null nor an empty list."""
         return self._pipeline.known(user_rows)
 
-    def describe(self, lists: Lists, user: int) -> list[Item]:
-        """One user's list as items with their catalogue columns."""
-        rows, scores, sources = lists.of(user)
+    def describe(self, lists: Lists) -> list[list[Item]]:
+        """The lists as items with their catalogue columns."""
+        user_of, place_of = np.nonzero(lists.item_row > 0)
+        rows = lists.item_row[user_of, place_of]
+        scores = lists.score[user_of, place_of].astype(np.float64).round(6).tolist()
+        sources = lists.source[user_of, place_of].tolist()
         ids, shown = self.ids_of(rows), self.view.catalogue.describe(rows)
-        return [
-            Item(
-                item_id=item_id,
-                score=None if math.isnan(score) else round(float(score), 6),
-                position=position,
-                source=source,
-                **columns,
-            )
-            for position, (item_id, score, source, columns) in enumerate(
-                zip(ids, scores, sources, shown, strict=True), start=1
-            )
-        ]
+        found: list[list[Item]] = [[] for _ in range(len(lists))]
+        for user, item_id, score, source, columns in zip(
+            user_of.tolist(), ids, scores, sources, shown, strict=True
+        ):
+            mine = found[user]
+            worth = None if math.isnan(score) else score
+            mine.append(Item(item_id, worth, len(mine) + 1, lists.sources[source], **columns))
+        return found
 
     def ids_of(self, rows: Ints) -> list[Id]:
         """The item ids of vocabulary rows, as a list names them."""
@@ -317,14 +314,14 @@ class Recommender:
         return [FEATURES] * lost + [SCENARIO] * unknown
 
     def _explained(
-        self, view: ItemView, made: Made, user: int, ranker: str, run: Run
+        self, view: ItemView, made: Made, user: int, items: list[Item], ranker: str, run: Run
     ) -> list[Item]:
         """One user's items with their sources and reasons."""
         item_row, _, _ = made.lists.of(user)
         found = self._explanations.of(view, made.found_for(user), item_row, ranker, run)
         return [
             replace(item, sources=own.sources, reasons=own.reasons)
-            for item, own in zip(self.describe(made.lists, user), found, strict=True)
+            for item, own in zip(items, found, strict=True)
         ]
 
     def _answered(

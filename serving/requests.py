@@ -16,7 +16,7 @@ from pydantic import (
 
 from serving.catalogue import Filters
 from serving.ids import Id
-from serving.query import MAX_ANCHORS, MAX_CANDIDATES, MAX_ITEMS, Query
+from serving.query import ANY, MAX_ANCHORS, MAX_CANDIDATES, MAX_ITEMS, Query
 
 MAX_EXCLUDED = 10_000
 MAX_NAMES = 1000
@@ -83,7 +83,7 @@ class FilterRequest(BaseModel):
         Raises:
             BadField: they contradict each other.
         """
-        return Filters(**self.model_dump())
+        return Filters(**self.model_dump()) if self.model_fields_set else ANY
 
 
 class ContextRequest(BaseModel):

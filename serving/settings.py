@@ -30,6 +30,8 @@ class Settings:
     """Folder of the feedback log."""
     items: Path = REPOSITORY / "data" / "items"
     """Folder of the log of items that changed since the release."""
+    experiments: Path = REPOSITORY / "conf" / "experiments"
+    """Folder of the experiments' files, which is followed while they change."""
     api_keys: tuple[str, ...] = ()
     """With commas between them; one of them is asked for wherever there is any."""
     workers: int = 1

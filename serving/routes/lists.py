@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 
 from serving.answers import BatchAnswer, Recommendation
 from serving.ids import parse_id, within
@@ -13,6 +13,7 @@ from serving.problems import RESPONSES
 from serving.query import MAX_ITEMS
 from serving.query import Query as ListQuery
 from serving.requests import BatchRequest, RankRequest, RecommendRequest
+from serving.routes.bodies import Reader, Writer
 from serving.routes.paths import ItemPath
 from serving.server import Server
 
@@ -24,10 +25,12 @@ def list_routes(server: Server) -> APIRouter:
     def checked(request: RecommendRequest | RankRequest) -> ListQuery:
         return server.checked(request.query(server.session_items(request.session_id)))
 
-    @router.post("/recommend/")
-    async def recommend(request: RecommendRequest) -> Recommendation:
+    asked, written = Reader(RecommendRequest), Writer(Recommendation)
+
+    @router.post("/recommend/", response_model=Recommendation, openapi_extra=asked.description)
+    async def recommend(request: Request) -> Response:
         """The best items for one user; popular items where nothing is known of the user."""
-        return await server.recommend(checked(request))
+        return written.response(await server.recommend(checked(await asked.read(request))))
 
     @router.post("/recommend/batch")
     async def recommend_many(batch: BatchRequest) -> BatchAnswer:

@@ -94,7 +94,7 @@ def test_one_row_is_answered_as_in_a_batch_under_a_policy(release: Release, stor
     lists = policed.recommend_rows(policed.read_rows(users))
 
     for place, user in enumerate(users):
-        assert ids(policed.describe(lists, place)) == ids(policed.recommend(user).items)
+        assert ids(policed.describe(lists)[place]) == ids(policed.recommend(user).items)
 
 
 @pytest.mark.anyio

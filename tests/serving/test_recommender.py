@@ -128,7 +128,7 @@ def test_one_row_is_answered_as_in_a_batch(recommender: Recommender, exclude_see
 
     for place, user in enumerate(users):
         alone = recommender.recommend(user, exclude_seen=exclude_seen).items
-        batch = recommender.describe(together, place)
+        batch = recommender.describe(together)[place]
         assert ids(batch) == ids(alone)
         assert [i.score for i in batch] == pytest.approx([i.score for i in alone], abs=1e-5)
         assert [i.source for i in batch] == [i.source for i in alone]
