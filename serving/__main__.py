@@ -55,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
         "--items", metavar="FOLDER", help="folder of the log of changed items (data/items)"
     )
     found.add_argument(
+        "--experiments",
+        metavar="FOLDER",
+        help="folder of the A/B experiments' files (conf/experiments)",
+    )
+    found.add_argument(
         "--deadline-ms",
         metavar="MS",
         help="after this time a list is answered with what there is (500)",
@@ -89,7 +94,7 @@ def serve(arguments: argparse.Namespace) -> None:
         ConfigError: a setting does not hold, or others are let in without API keys.
     """
     given = {"release": Path(arguments.release).absolute(), "workers": arguments.workers}
-    for name in ("feedback", "items"):
+    for name in ("feedback", "items", "experiments"):
         folder = getattr(arguments, name)
         given[name] = folder and Path(folder).absolute()
     for name in ("deadline_ms", "queue", "cache_s"):

@@ -14,11 +14,13 @@ from fastapi import FastAPI
 
 from feature_repo.contract.errors import ArtifactError
 from serving.description import describe_shop
+from serving.experiments.exposure import ExposureLog
+from serving.experiments.running import EXPOSURES, Experiments
 from serving.feedback import FeedbackLog
 from serving.guards import ApiKeys, BodyLimit, Counted
 from serving.item_log import ItemLog
 from serving.live import Live
-from serving.metrics import forget_dead_workers
+from serving.metrics import Metrics, forget_dead_workers
 from serving.online import OnlineStore
 from serving.problems import add_handlers
 from serving.recommender import Recommender
@@ -55,6 +57,7 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
         server.live.end()
         server.answering.close()
         server.writing.close()
+        server.experiments.close()
 
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
     for routes in (list_routes, item_routes, feedback_routes, health_routes):
@@ -86,12 +89,17 @@ def _server(settings: Settings) -> Server:
     shared = Path(folder) if folder else None
     if shared is not None:
         forget_dead_workers(shared)
-    live = Live(settings.release, partial(_recommender, settings), shared=shared)
+    metrics = Metrics()
+    exposures = ExposureLog(
+        settings.feedback / EXPOSURES, settings.project, metrics.count_exposures
+    )
+    experiments = Experiments(settings.experiments, exposures)
+    live = Live(settings.release, partial(_recommender, settings, experiments), shared=shared)
     feedback = FeedbackLog(settings.feedback / f"{settings.project}.jsonl")
-    return Server(live, feedback, settings)
+    return Server(live, feedback, settings, metrics, experiments)
 
 
-def _recommender(settings: Settings, folder: Path) -> Recommender:
+def _recommender(settings: Settings, experiments: Experiments, folder: Path) -> Recommender:
     release = Release.load(folder)
     about = release.about
     if about.project != settings.project:
@@ -102,12 +110,16 @@ def _recommender(settings: Settings, folder: Path) -> Recommender:
     timeout_s = STORE_SHARE * settings.deadline_ms / 1000.0
     store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
     items = ItemLog(settings.items / f"{about.project}.log", about.project)
-    return Recommender(release, store, items=items)
+    recommender = Recommender(release, store, items=items)
+    experiments.prepare(recommender)
+    return recommender
 
 
 def _load(server: Server) -> None:
     server.feedback.load()
+    server.experiments.look()
     server.live.load()
+    server.experiments.watch(server.live.get)
     server.live.follow_items(server.settings.items_s)
     if server.settings.watch_s:
         server.live.watch(server.settings.watch_s)

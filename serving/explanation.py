@@ -17,6 +17,7 @@ from ranking.reason import Reason
 from retrieval.retriever import Retriever
 from retrieval.sources import NeighbourSource, UserBatch
 from serving.candidates import Found
+from serving.experiments.config import NO_RANKER
 from serving.item_view import ItemView
 from serving.popular import POPULAR
 from serving.stages import EXPLAIN, Run
@@ -59,6 +60,9 @@ class Explanations:
         if found is None:
             return [self._popular(row) for row in item_row.tolist()]
         named = self._sources(found, item_row)
+
+        if ranker == NO_RANKER:
+            return named
 
         def reasoned() -> list[Explanation]:
             return self._with_reasons(view, found, named, item_row, ranker)

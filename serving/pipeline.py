@@ -20,6 +20,7 @@ from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
 from serving.asked import Asked
 from serving.candidates import Found, find, restrict
+from serving.experiments.treated import from_sources
 from serving.item_view import ItemView
 from serving.popular import POPULAR, Popular
 from serving.ranked import GIVEN, choose, score
@@ -93,6 +94,8 @@ class Pipeline:
 
             found = run.attempt(RETRIEVAL, personal, lambda: None)
         if found is not None:
+            chosen = [asked[user].sources for user in users.tolist()]
+            found = replace(found, candidates=from_sources(found.candidates, chosen))
             found = _restricted(found, users, asked, barred)
             self._rank(view, found, users, [asked[user] for user in users.tolist()], lists, run)
         for user, one in enumerate(asked):
@@ -109,7 +112,7 @@ class Pipeline:
         run: Run,
     ) -> None:
         """Put the best candidates into the lists of their users."""
-        scores = score(view, found, [one.ranker for one in asked], run)
+        scores = score(view, found, asked, run)
         for group in _alike(asked):
             one = asked[group[0]]
             own = choose(view, found, scores, group, one, run)
@@ -168,9 +171,10 @@ def _restricted(found: Found, users: Ints, asked: Sequence[Asked], barred: Seque
 
 def _alike(asked: Sequence[Asked]) -> list[list[int]]:
     """Requests whose lists can be chosen together."""
-    groups: dict[tuple[int, float, int, bool], list[int]] = {}
+    groups: dict[tuple[int, float, int, int, bool], list[int]] = {}
     for place, one in enumerate(asked):
-        key = one.n, one.policy.config.diversity, id(one.filters), one.only is None
+        rules = id(one.policy.items)  # each variant's policy has its own
+        key = one.n, one.policy.config.diversity, rules, id(one.filters), one.only is None
         groups.setdefault(key, []).append(place)
     return list(groups.values())
 

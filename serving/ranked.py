@@ -18,6 +18,8 @@ from feature_repo.contract.errors import ArtifactError
 from ranking.policy import Lists, rank_lists, seen_rows
 from serving.asked import Asked
 from serving.candidates import Found
+from serving.experiments.config import NO_RANKER
+from serving.experiments.treated import source_weights
 from serving.item_view import ItemView
 from serving.stages import POLICY, RANKING, Run
 
@@ -31,21 +33,26 @@ GIVEN = "given"
 """Source of an item that the request alone named."""
 
 
-def score(view: ItemView, found: Found, rankers: Sequence[str], run: Run) -> Floats:
+def score(view: ItemView, found: Found, asked: Sequence[Asked], run: Run) -> Floats:
     """[N] scores; where ranking fails, by how well the sources place an item.
 
     Args:
         view: the items.
         found: candidates of B requests.
-        rankers: [B] names.
+        asked: [B] with the names of rankers.
         run: the pass that this is part of.
     """
+    rankers = [one.ranker for one in asked]
 
     def ranked() -> Floats:
         scores = np.empty(len(found.candidates.item_row), np.float32)
         for name in sorted(set(rankers)):
             users = np.flatnonzero([ranker == name for ranker in rankers])
-            scores[found.candidates.places_of(users)] = _scored(view, name, found, users)
+            some = found.candidates.places_of(users)
+            plain = name == NO_RANKER
+            scores[some] = (
+                _fused(found, asked, users) if plain else _scored(view, name, found, users)
+            )
         if not np.isfinite(scores).all():
             raise ArtifactError(f"Of {sorted(set(rankers))} one gives scores that are no numbers.")
         return scores
@@ -62,9 +69,22 @@ def _scored(view: ItemView, ranker: str, found: Found, users: Ints) -> Floats:
     return view.scorers[ranker].score(mine, some, view.scored, now_s[users])
 
 
-def fused(candidates: Candidates) -> Floats:
-    """[N] sum over sources of 1 / (60 + rank): reciprocal rank fusion (Cormack et al., 2009)."""
-    return np.asarray(np.nansum(1.0 / (FUSION + candidates.rank), axis=1), dtype=np.float32)
+def _fused(found: Found, asked: Sequence[Asked], users: Ints) -> Floats:
+    """Scores of the candidates of some requests, by the weights of their sources."""
+    some = found.candidates.take(users)
+    return fused(some, source_weights(some, [asked[user].sources for user in users.tolist()]))
+
+
+def fused(candidates: Candidates, weights: Floats | None = None) -> Floats:
+    """[N] sum over sources of 1 / (60 + rank): reciprocal rank fusion (Cormack et al., 2009).
+
+    Args:
+        candidates: of B requests.
+        weights: [N, S] of the sources; None: all 1.
+    """
+    parts = 1.0 / (FUSION + candidates.rank)
+    weighted = parts if weights is None else weights * parts
+    return np.asarray(np.nansum(weighted, axis=1), dtype=np.float32)
 
 
 def choose(

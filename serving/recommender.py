@@ -21,6 +21,7 @@ from ranking.policy_config import PolicyConfig
 from serving.answers import Item, Recommendation
 from serving.asked import Asked, rows_of
 from serving.catalogue import Filters
+from serving.experiments.treated import EXPERIMENT
 from serving.explanation import Explanations
 from serving.ids import Id, check_id
 from serving.item_log import ItemLog
@@ -164,8 +165,8 @@ class Recommender:
             if query.explain:
                 items[place] = self._explained(view, made, place, items[place], one.ranker, run)
         return [
-            self._answered(view, own, [*run.degraded, *self._lacking(query, gone)], started)
-            for query, own, gone in zip(queries, items, lost.tolist(), strict=True)
+            self._answered(view, own, [*run.degraded, *self._lacking(query, one, gone)], started)
+            for query, one, own, gone in zip(queries, asked, items, lost.tolist(), strict=True)
         ]
 
     def popular(self, query: Query, degraded: Sequence[str]) -> Recommendation:
@@ -308,10 +309,10 @@ class Recommender:
             degraded = answer.degraded or "nothing"
             log.info("Warmed up; the last took %.0f ms, without %s.", answer.took_ms, degraded)
 
-    def _lacking(self, query: Query, lost: bool) -> list[str]:
+    def _lacking(self, query: Query, asked: Asked, lost: bool) -> list[str]:
         """What the request's answer alone does without."""
         unknown = query.scenario is not None and query.scenario not in self.release.scorers
-        return [FEATURES] * lost + [SCENARIO] * unknown
+        return [FEATURES] * lost + [SCENARIO] * unknown + [EXPERIMENT] * asked.lacking
 
     def _explained(
         self, view: ItemView, made: Made, user: int, items: list[Item], ranker: str, run: Run

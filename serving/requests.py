@@ -93,6 +93,8 @@ class ContextRequest(BaseModel):
 
     preferred_categories: Annotated[list[str], Field(max_length=50)] = []
     """Of these, popular items come first where nothing is known of the user."""
+    attributes: Annotated[dict[Text, Text], Field(max_length=50)] = {}
+    """What A/B experiments may be targeted by, such as `{"platform": "app"}`."""
 
 
 class ListRequest(BaseModel):
@@ -119,6 +121,9 @@ class ListRequest(BaseModel):
     session_id: Text | None = None
     """The items of the session's recent feedback become anchors too."""
     context: ContextRequest = ContextRequest()
+    variant: Annotated[dict[Text, Text], Field(max_length=20)] = {}
+    """For testers: A/B experiment -> the variant to answer by, such as `{"strategies": "popular"}`,
+    whoever would see it and when. Reports leave such answers out."""
 
     def _query(self, session_items: Sequence[Id], n: int, only: Sequence[Id] | None) -> Query:
         anchors = list(dict.fromkeys([*self.anchor_items, *session_items]))
@@ -134,6 +139,8 @@ class ListRequest(BaseModel):
             anchor_items=anchors[:MAX_ANCHORS],
             candidate_items=only,
             preferred_categories=self.context.preferred_categories,
+            attributes=self.context.attributes,
+            variant=self.variant,
         )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from serving.answers import Recommendation
 from serving.batching import Batcher
 from serving.cache import AnswerCache
+from serving.experiments.running import Experiments
 from serving.feedback import FeedbackLog
 from serving.feedback_tail import FeedbackTail
 from serving.ids import Id
@@ -49,6 +50,7 @@ class Server:
     feedback: FeedbackLog
     settings: Settings = field(default_factory=Settings)
     metrics: Metrics = field(default_factory=Metrics)
+    experiments: Experiments = field(default_factory=Experiments)
 
     def __post_init__(self) -> None:
         cores = max(1, (os.cpu_count() or 1) // self.settings.workers)
@@ -61,14 +63,14 @@ class Server:
         self.live.tell(self.metrics.set_release)
 
     def checked(self, query: Query) -> Query:
-        """The query, whose ids and ranges are those of the release.
+        """The query, whose ids and ranges are those of the release, with its user's variants.
 
         Raises:
             BadField: one is out of range or of a wrong type, named.
             NotReady: no release is loaded.
         """
         query.require(self.live.get().release.about)
-        return query
+        return self.experiments.assigned(query)
 
     def session_items(self, session_id: str | None) -> Sequence[Id]:
         """What was looked at in a session, latest first, whichever worker heard of it."""
@@ -78,6 +80,9 @@ class Server:
 
     async def recommend(self, query: Query) -> Recommendation:
         """Answer one checked request; from the cache, where that is wanted and has it."""
+        return self.experiments.shown(query, await self._recommended(query))
+
+    async def _recommended(self, query: Query) -> Recommendation:
         if self.settings.cache_s <= 0:
             return await self._alone(query)
         started, recommender = time.monotonic(), self.live.get()
@@ -98,13 +103,14 @@ class Server:
     async def _alone(self, query: Query) -> Recommendation:
         """Answer one checked request, together with others that wait; see ``answer``."""
         if query.explain:  # which takes long, and is done one request after the other
-            return (await self.answer([query]))[0]
+            return (await self._answered([query]))[0]
         total_s = self.settings.deadline_ms / 1000.0
         asked = Waiting(query, self.live.get(), Deadline.after(total_s))
         try:
             return await self._batches.run(asked, total_s * (1.0 + GRACE))
         except TooLate:
-            return self._late([query], asked.recommender, [asked.run.stage, *asked.run.degraded])[0]
+            lacking = [asked.run.stage, *asked.run.degraded]
+            return self._late([query], asked.recommender, lacking, total_s)[0]
 
     def _together(self, batch: Sequence[Waiting]) -> list[Recommendation]:
         """Answer requests, in their order; each is told of the pass that it is part of."""
@@ -126,6 +132,10 @@ class Server:
         Raises:
             NotNow: too many requests wait, or no release is loaded.
         """
+        found = await self._answered(queries)
+        return list(map(self.experiments.shown, queries, found))
+
+    async def _answered(self, queries: Sequence[Query]) -> list[Recommendation]:
         recommender = self.live.get()
         return await self._by_deadline(recommender, queries, partial(recommender.answer, queries))
 
@@ -136,7 +146,8 @@ class Server:
         def work(run: Run) -> list[Recommendation]:
             return [recommender.rank_all(query, run)]
 
-        return (await self._by_deadline(recommender, [query], work))[0]
+        found = (await self._by_deadline(recommender, [query], work))[0]
+        return self.experiments.shown(query, found)
 
     async def _by_deadline(
         self,
@@ -149,15 +160,22 @@ class Server:
         try:
             found = await self.answering.run(partial(work, run), total_s * (1.0 + GRACE))
         except TooLate:
-            return self._late(queries, recommender, [run.stage, *run.degraded])
+            return self._late(queries, recommender, [run.stage, *run.degraded], total_s)
         self.metrics.count_run(run, found)
         return found
 
     def _late(
-        self, queries: Sequence[Query], recommender: Recommender, lacking: Sequence[str]
+        self,
+        queries: Sequence[Query],
+        recommender: Recommender,
+        lacking: Sequence[str],
+        waited_s: float,
     ) -> list[Recommendation]:
         """Popular items, in place of answers that were not there in time."""
         degraded = list(dict.fromkeys(lacking))
-        found = [recommender.popular(query, degraded) for query in queries]
+        took_ms = 1000.0 * waited_s * (1.0 + GRACE)
+        found = [
+            replace(recommender.popular(query, degraded), took_ms=took_ms) for query in queries
+        ]
         self.metrics.count_run(Run(), found)
         return found

@@ -17,13 +17,12 @@ from serving.experiments.config import Experiment, read_experiment
 from serving.experiments.folder import Folder
 from serving.experiments.outcomes import Window, gather, read_lines
 from serving.experiments.report import Report, make_report
+from serving.experiments.running import EXPOSURES
 from serving.experiments.text import as_text
 
 log = logging.getLogger(__name__)
 
 CONF, DATA = REPOSITORY / "conf" / "experiments", REPOSITORY / "data"
-EXPOSURES = "exposures"
-"""Folder beside the feedback log."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 0.5
 """Time between two looks at the folder."""
+EXPOSURES = "exposures"
+"""Folder of the log of exposures, beside the feedback log."""
 VARIANT, SCENARIO = "variant", "scenario"
 """Field of a request, and an attribute that every request has."""
 
@@ -153,6 +155,10 @@ def _arm(experiment: Experiment, variant: str) -> Arm:
 
 
 def _targeted(experiment: Experiment, query: Query) -> bool:
+    """A request that names its ranker is of an experiment with rankers only if that says so."""
+    names = query.scenario is not None and SCENARIO not in experiment.targeting
+    if names and "ranker" in experiment.levers:
+        return False
     if not experiment.targeting:
         return True
     said = {**query.attributes}
