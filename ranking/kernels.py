@@ -5,9 +5,6 @@ N candidates, F numeric columns, G grid points, H width of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -20,94 +17,76 @@ Ints = npt.NDArray[np.int64]
 
 @njit(nogil=True, cache=True)
 def encode_columns(
-    values_FN: Floats, cuts: Floats, grid: Doubles, normal: Doubles, starts: Ints
+    values_FN: Floats, points: Floats, codes_of: Codes, lines: Doubles
 ) -> tuple[Codes, Floats]:  # pragma: no cover (compiled)
     """[F, N] buckets and [F, N] normal scores of columns; 0 where missing.
 
-    Counting the points below a value, all of them, is faster than to branch between them.
+    One search without branches finds the range of a value, which says both.
 
     Args:
         values_FN: the columns; NaN where missing.
-        cuts: [F, C] rising cut points, infinite after a column's last.
-        grid: [F, G + 1] rising values at which a column's normal score is known; the last one is
-            repeated to the end.
-        normal: [F, G + 1] those scores; linear between two values, and outside as at the end.
-        starts: [F, C + 2] number of grid values up to those of each bucket, and to the last cut.
+        points: [F, P] rising ends of ranges, infinite after a column's last; P is a power of two.
+        codes_of: [F, P] bucket of the values up to each point, and past the one before.
+        lines: [F, P, 3] of their normal scores: where the range begins, the score there, the slope.
     """
     num_columns, size = values_FN.shape
     codes = np.zeros((num_columns, size), np.uint8)
     scores = np.zeros((num_columns, size), np.float32)
-    num_cuts = cuts.shape[1]
     for column in range(num_columns):
-        own_cuts, own_grid, own_normal = cuts[column], grid[column], normal[column]
+        ends, code_of, line = points[column], codes_of[column], lines[column]
         for place in range(size):
             value = values_FN[column, place]
             if np.isnan(value):
                 continue
-            code = 1
-            for at in range(num_cuts):
-                code += own_cuts[at] < value
-            codes[column, place] = code
-            above = starts[column, code]
-            for at in range(starts[column, code], starts[column, code + 1]):
-                above += own_grid[at] <= value
-            below = max(above - 1, 0)
-            run = own_grid[above] - own_grid[below]
-            score = own_normal[below]
-            if run > 0.0:
-                score += (own_normal[above] - score) / run * (value - own_grid[below])
+            low, step = 0, len(ends) >> 1
+            while step:
+                low += step * (ends[low + step - 1] < value)
+                step >>= 1
+            codes[column, place] = code_of[low]
+            score, slope = line[low, 1], line[low, 2]
+            if slope != 0.0:  # nor may the value be infinite
+                score += slope * (value - line[low, 0])
             scores[column, place] = score
     return codes, scores
 
 
-BLOCK = 16
-"""Candidates whose projections stay in the fastest cache, with one column's vectors."""
-
-
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-def project(
+def add_vectors(
+    found: Floats,
     codes: Codes,
-    scores: Floats,
     own: tuple[Floats, Floats],
     rows: tuple[Ints, Ints],
     vectors: Floats,
-    slopes: Floats,
-) -> Floats:  # pragma: no cover (compiled)
-    """[N, H] the projection of candidates: the user's part, the item's, and the columns'.
+) -> None:  # pragma: no cover (compiled)
+    """Add to [N, H] the users' part, the items', and a vector for each bucket that is not missing.
+
+    Four vectors are added at a time, so that the sum is read and written once for all of them.
 
     Args:
+        found: [N, H] is added to.
         codes: [F, N] buckets.
-        scores: [F, N] normal scores.
-        own: the users' part [B, H], with what all columns add where they are missing; the items'.
+        own: the users' part [B, H], and the items'.
         rows: [N] of each.
-        vectors: [F, buckets, H] what a bucket adds to that of a missing value.
-        slopes: [F, H] what a normal score of 1 adds.
+        vectors: [F, buckets, H] what a bucket adds to that of a missing value, which is zero.
     """
     num_columns, size = codes.shape
-    width = slopes.shape[1]
+    width = found.shape[1]
     users, items = own
     user_of, item_of = rows
-    found = np.empty((size, width), np.float32)
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        for place in range(start, stop):
-            user, item = user_of[place], item_of[place]
-            for at in range(width):
-                found[place, at] = users[user, at] + items[item, at]
+    table = vectors.reshape(-1, width)
+    num_buckets = vectors.shape[1]
+    chosen = np.zeros(num_columns + 4, np.int64)
+    for place in range(size):
+        mine, user, item = found[place], users[user_of[place]], items[item_of[place]]
+        for at in range(width):
+            mine[at] += user[at] + item[at]
+        number = 0
         for column in range(num_columns):
-            for place in range(start, stop):
-                code, score = codes[column, place], scores[column, place]
-                if code:
-                    for at in range(width):
-                        found[place, at] += vectors[column, code, at] + score * slopes[column, at]
-    return found
-
-
-def beside(columns: Sequence[npt.NDArray[Any]], fill: float | None = None) -> Doubles:
-    """[F, longest + 1] arrays as rows of one, filled up with a number or with their own last."""
-    longest = 1 + max((len(column) for column in columns), default=0)
-    rows = np.empty((len(columns), longest))
-    for row, column in zip(rows, columns, strict=True):
-        row[: len(column)] = column
-        row[len(column) :] = column[-1] if fill is None else fill
-    return rows
+            chosen[number] = column * num_buckets + codes[column, place]
+            number += codes[column, place] != 0
+        chosen[number : number + 3] = 0
+        for start in range(0, number, 4):
+            first, second = table[chosen[start]], table[chosen[start + 1]]
+            third, fourth = table[chosen[start + 2]], table[chosen[start + 3]]
+            for at in range(width):
+                mine[at] += first[at] + second[at] + third[at] + fourth[at]

@@ -20,7 +20,7 @@ from feature_repo.contract.artifacts import read_json, write_json
 from feature_repo.contract.encoding import Quantiles
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.schema import Feature
-from ranking.kernels import beside, encode_columns
+from ranking.kernels import encode_columns
 
 Codes = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -121,15 +121,28 @@ class NumericEncoder:
         return encode_columns(np.ascontiguousarray(values_FN, dtype=np.float32), *self._points)
 
     @cached_property
-    def _points(self) -> tuple[Floats, Doubles, Doubles, Ints]:
+    def _points(self) -> tuple[Floats, Codes, Doubles]:
         """What ``ranking.kernels.encode_columns`` reads."""
-        normal = list(self.normal.values())
-        cuts = beside(list(self.quantiles.edges.values()), np.inf).astype(np.float32)
-        grid = beside([column.values for column in normal])
-        starts = np.zeros((len(normal), cuts.shape[1] + 2), np.int64)
-        for column, points in enumerate(normal):
-            starts[column, 2:] = np.searchsorted(points.values, cuts[column], side="right")
-        return cuts, grid, beside([column.scores for column in normal]), starts
+        ends = [
+            np.unique(
+                np.concatenate([self.quantiles.edges[name], points.values.astype(np.float32)])
+            )
+            for name, points in self.normal.items()
+        ]
+        size = 1 << max((len(column) for column in ends), default=0).bit_length()
+        points = np.full((len(ends), size), np.inf, np.float32)
+        codes, lines = np.ones((len(ends), size), np.uint8), np.zeros((len(ends), size, 3))
+        for column, (name, normal) in enumerate(self.normal.items()):
+            own = ends[column]
+            last, inner = len(own), slice(1, len(own))
+            scores = np.interp(own, normal.values, normal.scores)
+            points[column, :last] = own
+            cuts = self.quantiles.edges[name]
+            codes[column, 1 : last + 1] = 1 + np.searchsorted(cuts, own, side="right")
+            lines[column, 0, 1], lines[column, last, 1] = scores[0], scores[-1]
+            lines[column, inner, 0], lines[column, inner, 1] = own[:-1], scores[:-1]
+            lines[column, inner, 2] = np.diff(scores) / np.diff(own.astype(np.float64))
+        return points, codes, lines
 
     def save(self, path: Path) -> None:
         """Write the cut points and grids as JSON."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ranking.kernels import project
+from ranking.kernels import add_vectors
 from ranking.network import RankerNetwork
 
 Codes = npt.NDArray[np.uint8]
@@ -68,5 +68,7 @@ class Projection:
             codes_FN: buckets of the columns.
             scores_FN: normal scores of the columns.
         """
+        found = scores_FN.T @ self.slopes
         own = users_BH.numpy() + self.missing_H, items_IH.numpy()
-        return torch.from_numpy(project(codes_FN, scores_FN, own, rows, self.vectors, self.slopes))
+        add_vectors(found, codes_FN, own, rows, self.vectors)
+        return torch.from_numpy(found)

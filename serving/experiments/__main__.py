@@ -156,7 +156,7 @@ def check(path: Path) -> None:
     folder.look()
     if folder.refused:
         raise ConfigError("\n".join(folder.refused.values()))
-    answer(f"{len(folder.experiments)} experiments in {path} can run beside each other.")
+    answer(f"All {len(folder.experiments)} files in {path} hold, one by one and together.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
