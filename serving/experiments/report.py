@@ -165,7 +165,10 @@ def make_report(
         latency_p95=tuple(
             float(np.percentile(took, 95)) if len(took) else None for took in outcomes.took_ms
         ),
-        notes=[*outcomes.notes, *_notes(experiment, now, covariate is not None)],
+        notes=[
+            *outcomes.notes,
+            *_notes(experiment, now, covariate is not None, window.before_days),
+        ],
     )
 
 
@@ -220,7 +223,9 @@ def verdict(value: float | None, low: float | None, high: float | None, margin: 
     return Guard.BREACHED if low > 0 and value > margin else Guard.UNCLEAR
 
 
-def _notes(experiment: Experiment, now: datetime, known_before: bool) -> list[str]:
+def _notes(
+    experiment: Experiment, now: datetime, known_before: bool, before_days: float
+) -> list[str]:
     notes = []
     if now < experiment.end:
         notes.append(
@@ -229,7 +234,7 @@ def _notes(experiment: Experiment, now: datetime, known_before: bool) -> list[st
         )
     if not known_before:
         notes.append(
-            "Nothing is known of what the users spent before the start, so that there is no CUPED; "
-            "name the events with --events."
+            f"No user is known to have spent anything in the {before_days:g} days before the "
+            "start, so that there is no CUPED: name events with --events, or --before-days."
         )
     return notes

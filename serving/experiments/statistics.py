@@ -13,6 +13,7 @@ U users, G variants; variant 0 is the control.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,10 +145,15 @@ def _difference(line_U: Doubles, control_U: Doubles, level: float) -> Difference
     if not len(line_U) or not len(control_U):
         return Difference(None)
     mean, base = float(line_U.mean()), float(control_U.mean())
-    if not (_varies(line_U) and _varies(control_U)):
+    if len(line_U) < 2 or len(control_U) < 2:
         return Difference(mean - base)
-    test = stats.ttest_ind(line_U, control_U, equal_var=False)
-    interval = test.confidence_interval(level)
+    if not (_varies(line_U) or _varies(control_U)):
+        apart = mean - base
+        return Difference(apart, apart, apart) if apart else Difference(0.0)
+    with warnings.catch_warnings():  # one of the two may be all alike
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(line_U, control_U, equal_var=False)
+        interval = test.confidence_interval(level)
     found = Difference(mean - base, float(interval.low), float(interval.high), float(test.pvalue))
     return found if base <= 0 else _relative(found, line_U, control_U, level)
 

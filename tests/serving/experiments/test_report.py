@@ -78,6 +78,12 @@ def test_a_slower_variant_breaches_its_guardrail() -> None:
     assert "breached" in as_text(found)
 
 
+def test_a_variant_that_always_does_without_a_stage_breaches_its_guardrail() -> None:
+    found = report(outcomes(degraded=(np.arange(400) % 2).astype(float)))
+
+    assert found.verdicts["degraded_share"] == (Guard.BREACHED,)
+
+
 @pytest.mark.parametrize(
     ("interval", "want"),
     [

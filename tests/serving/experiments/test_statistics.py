@@ -101,6 +101,23 @@ def test_the_relative_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert stats.binomtest(held, rounds, 0.95).pvalue > 0.001
 
 
+def test_a_variant_whose_users_are_all_alike_is_compared_with_the_others_spread() -> None:
+    y = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    (difference,) = compare(y, ONES, np.array([0, 0, 0, 1, 1, 1]), 2).differences
+
+    error = math.sqrt((2 / 3 * 1 / 3) / (3 - 1))
+    reach = stats.t.ppf(0.975, 3 - 1) * error
+    assert difference.low == pytest.approx(2 / 3 - reach)
+    assert difference.high == pytest.approx(2 / 3 + reach)
+
+
+def test_two_variants_without_any_spread_differ_for_sure() -> None:
+    y = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    (difference,) = compare(y, ONES, np.array([0, 0, 0, 1, 1, 1]), 2).differences
+
+    assert (difference.value, difference.low, difference.high) == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize("variant", [[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1]])
 def test_too_few_users_have_no_interval(variant: list[int]) -> None:
     found = compare(Y, ONES, np.array(variant), 2)
