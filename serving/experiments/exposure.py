@@ -8,7 +8,6 @@ full or too slow, exposures are lost, and counted.
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import threading
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from serving.answers import Recommendation
 from serving.experiments.treatment import Treatment
@@ -161,12 +162,12 @@ def append(path: Path, lines: list[Line]) -> None:
     Raises:
         OSError: they could not be written.
     """
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    data = b"".join(to_json(line) + b"\n" for line in lines)
     with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         start = os.fstat(file.fileno()).st_size
         try:
-            write_all(file, text.encode("utf-8", "surrogatepass"))
+            write_all(file, data)
             os.fsync(file.fileno())
         except OSError:
             file.truncate(start)
