@@ -15,13 +15,15 @@ from feature_repo.contract.errors import BadInput, ConfigError
 from serving.console import answer, run
 from serving.experiments.config import Experiment, read_experiment
 from serving.experiments.folder import Folder
-from serving.experiments.outcomes import Window, gather, read_lines
+from serving.experiments.outcomes import Lines, Window, gather
 from serving.experiments.report import Report, make_report
 from serving.experiments.running import EXPOSURES
 from serving.experiments.text import as_text
 
 log = logging.getLogger(__name__)
 
+DAY = len("-0000-00-00")
+"""Letters of a day at the end of a name."""
 CONF, DATA = REPOSITORY / "conf" / "experiments", REPOSITORY / "data"
 
 
@@ -93,10 +95,8 @@ def report_of(arguments: argparse.Namespace, now: datetime) -> Report:
         arguments.return_days,
         arguments.time,
     )
-    feedback, exposures = logs(arguments.feedback, arguments.project)
-    found = gather(
-        experiment, window, read_lines(exposures), read_lines(feedback), arguments.events
-    )
+    feedback, exposures = logs(arguments.feedback, arguments.project, window)
+    found = gather(experiment, window, Lines(exposures), Lines(feedback), arguments.events)
     return make_report(experiment, window, found, now)
 
 
@@ -114,25 +114,32 @@ def find(folder: Path, name: str) -> Experiment:
     raise BadInput(f"There is no experiment {name!r} in {folder}, but {there}.")
 
 
-def logs(folder: Path, project: str | None) -> tuple[list[Path], list[Path]]:
-    """The files of feedback and of exposures.
+def logs(folder: Path, project: str | None, window: Window) -> tuple[list[Path], list[Path]]:
+    """The files of feedback and of exposures; of these the days of the window.
 
     Raises:
         BadInput: there are none, or those of several shops.
     """
     exposures = sorted((folder / EXPOSURES).glob("*.jsonl"))
-    projects = sorted({path.stem[: -len("-0000-00-00")] for path in exposures})
+    projects = sorted({path.stem[:-DAY] for path in exposures})
     if project is None and len(projects) > 1:
         raise BadInput(f"{folder} has logs of several shops, {projects}; say which: --project.")
     chosen = project or (projects[0] if projects else "")
-    mine = [path for path in exposures if path.stem[: -len("-0000-00-00")] == chosen]
+    mine = [path for path in exposures if path.stem[:-DAY] == chosen]
     if not mine:
         raise BadInput(
             f"{folder / EXPOSURES} has no log of exposures of {chosen or 'any shop'}. A server "
             "writes it for the answers of experiments that run."
         )
     feedback = folder / f"{chosen}.jsonl"
-    return [feedback] if feedback.exists() else [], mine
+    first, last = _day(window.start), _day(window.until)
+    days = [path for path in mine if first <= path.stem[1 - DAY :] <= last]
+    return [feedback] if feedback.exists() else [], days
+
+
+def _day(time: datetime) -> str:
+    """As names of files have it."""
+    return f"{time.astimezone(UTC):%Y-%m-%d}"
 
 
 def write(report: Report, folder: Path) -> None:

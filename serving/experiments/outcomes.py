@@ -1,13 +1,12 @@
 """What came of an experiment, user by user: its exposures joined with the feedback that followed.
 
-Read line by line from the logs; kept are sums per user and, for clicks, what each answer held.
+Read line by line from the logs; kept are sums per user and what the answers held that were clicked.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,19 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from pydantic_core import from_json
 
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.events import EventType
 from serving.experiments.config import Experiment
 from serving.ids import Id
 
-log = logging.getLogger(__name__)
-
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Line = dict[str, Any]
 
-DAY_S = 86_400.0
+DAY_S, HOUR_S = 86_400.0, 3_600.0
 COLUMNS = (
     "answers",
     "shown",
@@ -85,30 +83,71 @@ class _Exposed:
     """The answers of one revision of an experiment."""
 
     place: dict[Id, int] = field(default_factory=dict)
+    """User -> place in what follows."""
     variant: list[str] = field(default_factory=list)
-    first_s: list[float] = field(default_factory=list)
-    sums: list[Line] = field(default_factory=list)
+    first_s: array[float] = field(default_factory=lambda: array("d"))
+    sums: dict[str, array[float]] = field(
+        default_factory=lambda: {name: array("d") for name in COLUMNS}
+    )
+    times_s: list[array[float]] = field(default_factory=list)
+    """When a user was seen, to the hour."""
     answers: dict[str, tuple[int, frozenset[Id]]] = field(default_factory=dict)
-    """Recommendation id -> user's place and items."""
-    times_s: list[list[float]] = field(default_factory=list)
-    """Days on which a user was seen, by their first times."""
-    took: dict[str, list[float]] = field(default_factory=dict)
+    """Recommendation id -> user's place and items, of answers that were clicked."""
+    took: dict[str, array[float]] = field(default_factory=dict)
     crossed: set[int] = field(default_factory=set)
     """Users who saw two variants."""
     last_s: float = 0.0
 
+    def place_of(self, user_id: Id, variant: str, at: float) -> int:
+        """Place of a user who is exposed at a time."""
+        place = self.place.setdefault(user_id, len(self.variant))
+        if place == len(self.variant):
+            self.variant.append(variant)
+            self.first_s.append(at)
+            self.times_s.append(array("d"))
+            for sums in self.sums.values():
+                sums.append(0.0)
+        if self.variant[place] != variant:
+            self.crossed.add(place)
+        self.first_s[place] = min(at, self.first_s[place])
+        self.last_s = max(at, self.last_s)
+        return place
 
-def read_lines(paths: Iterable[Path]) -> Iterator[Line]:
-    """The objects of JSON lines; what is no object, such as half a line, is passed over."""
-    for path in paths:
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(value, dict):
-                    yield value
+    def see(self, place: int, at: float) -> None:
+        """A user was there at a time."""
+        seen = self.times_s[place]
+        if not seen or abs(at - seen[-1]) >= HOUR_S:
+            seen.append(at)
+
+    def add(self, place: int, **numbers: float) -> None:
+        """Add to the sums of a user."""
+        for name, number in numbers.items():
+            self.sums[name][place] += number
+
+
+class Lines:
+    """The objects of files of JSON lines, read anew whenever they are gone through.
+
+    What is no object, such as half a line, is passed over.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __iter__(self) -> Iterator[Line]:
+        for path in self._paths:
+            with path.open("rb") as file:
+                for line in file:
+                    value = _read(line)
+                    if isinstance(value, dict):
+                        yield value
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:
+        return None
 
 
 def seconds(text: str) -> float:
@@ -129,14 +168,19 @@ def gather(
         experiment: whose variants are compared.
         window: the time that is looked at.
         exposures: lines of the log of exposures, of any experiment.
-        feedback: lines of the feedback log.
+        feedback: lines of the feedback log, which are gone through twice.
         events: file or folder of canonical events, of the time before; None: the feedback log is
             all that is known of it.
 
     Raises:
         BadInput: nobody was exposed in the window.
     """
-    revisions = _exposed(experiment, window, exposures)
+    clicked = {
+        event["recommendation_id"]
+        for event in feedback
+        if event.get("event_type") == EventType.CLICK and event.get("recommendation_id")
+    }
+    revisions = _exposed(experiment, window, exposures, clicked)
     if not revisions:
         raise BadInput(
             f"No answer of {experiment.name} was logged from {window.start.isoformat()} to "
@@ -151,7 +195,9 @@ def gather(
     return rows.outcomes(experiment, [*notes, *rows.notes()])
 
 
-def _exposed(experiment: Experiment, window: Window, lines: Iterable[Line]) -> dict[str, _Exposed]:
+def _exposed(
+    experiment: Experiment, window: Window, lines: Iterable[Line], clicked: Set[str]
+) -> dict[str, _Exposed]:
     """Revision -> its answers; overridden ones are left out."""
     revisions: dict[str, _Exposed] = {}
     begin, end = window.start.timestamp(), window.until.timestamp()
@@ -160,31 +206,19 @@ def _exposed(experiment: Experiment, window: Window, lines: Iterable[Line]) -> d
             continue
         at = seconds(line["time"])
         if begin <= at < end and line["variant"] in experiment.variants:
-            _add(revisions.setdefault(line["revision"], _Exposed()), line, at)
+            _add(revisions.setdefault(line["revision"], _Exposed()), line, at, clicked)
     return revisions
 
 
-def _add(exposed: _Exposed, line: Line, at: float) -> None:
-    user_id, variant = line["user_id"], line["variant"]
-    place = exposed.place.setdefault(user_id, len(exposed.variant))
-    if place == len(exposed.variant):
-        exposed.variant.append(variant)
-        exposed.first_s.append(at)
-        exposed.sums.append(dict.fromkeys(COLUMNS, 0.0))
-        exposed.times_s.append([])
-    if exposed.variant[place] != variant:
-        exposed.crossed.add(place)
-    exposed.first_s[place] = min(at, exposed.first_s[place])
-    exposed.last_s = max(at, exposed.last_s)
-    seen, sums = exposed.times_s[place], exposed.sums[place]
-    if not seen or at - seen[-1] >= DAY_S / 24:
-        seen.append(at)
-    sums["answers"] += 1
-    sums["shown"] += len(line["item_ids"])
-    sums["took_ms"] += line["took_ms"]
-    sums["degraded"] += bool(line["degraded"])
-    exposed.answers[line["recommendation_id"]] = (place, frozenset(line["item_ids"]))
-    exposed.took.setdefault(variant, []).append(line["took_ms"])
+def _add(exposed: _Exposed, line: Line, at: float, clicked: Set[str]) -> None:
+    variant, took_ms, item_ids = line["variant"], line["took_ms"], line["item_ids"]
+    place = exposed.place_of(line["user_id"], variant, at)
+    exposed.see(place, at)
+    degraded = float(bool(line["degraded"]))
+    exposed.add(place, answers=1.0, shown=len(item_ids), took_ms=took_ms, degraded=degraded)
+    exposed.took.setdefault(variant, array("d")).append(took_ms)
+    if line["recommendation_id"] in clicked:
+        exposed.answers[line["recommendation_id"]] = (place, frozenset(item_ids))
 
 
 def _notes(experiment: Experiment, revision: str, revisions: Mapping[str, _Exposed]) -> list[str]:
@@ -227,7 +261,7 @@ class _Rows:
             if self._exposed.first_s[place] <= at < self._end:
                 self._after(place, event, at)
             elif self._begin <= at < self._end:
-                self._exposed.sums[place]["spend"] += _spent(event)
+                self._exposed.add(place, spend=_spent(event))
             elif at < self._begin and seconds(event["received_at"]) >= self._begin:
                 self._late += 1  # it may follow from a variant: CUPED must not read it
             elif at < self._begin and history:
@@ -257,35 +291,33 @@ class _Rows:
                 self._before(place, time.timestamp(), spent)
 
     def _before(self, place: int, at: float, spent: float) -> None:
-        sums = self._exposed.sums[place]
-        sums["spend"] += spent
-        if at >= self._early:
-            sums["before"] += spent
+        self._exposed.add(place, spend=spent, before=spent if at >= self._early else 0.0)
 
     def _after(self, place: int, event: Line, at: float) -> None:
-        sums = self._exposed.sums[place]
-        self._exposed.times_s[place].append(at)
+        self._exposed.see(place, at)
         match event["event_type"]:
             case EventType.CLICK:
                 self._click(place, event)
             case EventType.ADD_TO_CART:
-                sums["carted"] = 1.0
+                self._exposed.sums["carted"][place] = 1.0
             case EventType.PURCHASE:
-                spent = _spent(event)
-                self._unpriced += event.get("price") is None
-                order = (place, event.get("session_id") or event["event_timestamp"])
-                sums["orders"] += order not in self._orders
-                self._orders.add(order)
-                sums["converted"] = 1.0
-                sums["revenue"] += spent
-                sums["spend"] += spent
+                self._purchase(place, event)
+
+    def _purchase(self, place: int, event: Line) -> None:
+        self._exposed.sums["converted"][place] = 1.0
+        spent = _spent(event)
+        self._unpriced += event.get("price") is None
+        order = (place, event.get("session_id") or event["event_timestamp"])
+        new = float(order not in self._orders)
+        self._orders.add(order)
+        self._exposed.add(place, orders=new, revenue=spent, spend=spent)
 
     def _click(self, place: int, event: Line) -> None:
         answer, item_id = str(event.get("recommendation_id")), event["item_id"]
         owner, items = self._exposed.answers.get(answer, (-1, frozenset()))
         if owner == place and item_id in items and (answer, item_id) not in self._clicked:
             self._clicked.add((answer, item_id))
-            self._exposed.sums[place]["clicks"] += 1
+            self._exposed.add(place, clicks=1.0)
 
     def notes(self) -> list[str]:
         """What a reader should know of the feedback."""
@@ -305,23 +337,22 @@ class _Rows:
         exposed, names = self._exposed, list(experiment.variants)
         self._returned()
         kept = [place for place in range(len(exposed.variant)) if place not in exposed.crossed]
-        users = list(exposed.place)
+        users, variants = list(exposed.place), {name: place for place, name in enumerate(names)}
         return Outcomes(
             [users[place] for place in kept],
-            np.array([names.index(exposed.variant[place]) for place in kept], np.int64),
-            {name: np.array([exposed.sums[p][name] for p in kept]) for name in COLUMNS},
+            np.array([variants[exposed.variant[place]] for place in kept], np.int64),
+            {name: np.array(exposed.sums[name])[kept] for name in COLUMNS},
             [np.array(exposed.took.get(name, [])) for name in names],
             notes,
         )
 
     def _returned(self) -> None:
         wait = self._window.return_days * DAY_S
-        for first, seen, sums in zip(
-            self._exposed.first_s, self._exposed.times_s, self._exposed.sums, strict=True
-        ):
+        times = zip(self._exposed.first_s, self._exposed.times_s, strict=True)
+        for place, (first, seen) in enumerate(times):
             if first + 2 * wait <= self._end:
-                sums["eligible"] = 1.0
-                sums["returned"] = float(any(wait <= at - first < 2 * wait for at in seen))
+                back = any(wait <= at - first < 2 * wait for at in seen)
+                self._exposed.add(place, eligible=1.0, returned=float(back))
 
 
 def _spent(event: Line) -> float:
@@ -329,8 +360,3 @@ def _spent(event: Line) -> float:
     if event["event_type"] != EventType.PURCHASE:
         return 0.0
     return float((event.get("price") or 0.0) * event.get("quantity", 1))
-
-
-def until_now(experiment: Experiment, now: datetime) -> datetime:
-    """The end of an experiment, or now."""
-    return min(experiment.end, now)

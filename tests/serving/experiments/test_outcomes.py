@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract.errors import BadInput
-from serving.experiments.outcomes import Outcomes, Window, gather, read_lines
+from serving.experiments.outcomes import Lines, Outcomes, Window, gather
 from tests.serving.experiments.files import END, START, event, experiment, exposure
 
 WINDOW = Window(START, END)
@@ -208,4 +208,5 @@ def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"a": 1}\n[2]\n\xff\n{"a": 2')
 
-    assert list(read_lines([path])) == [{"a": 1}]
+    lines = Lines([path])
+    assert list(lines) == list(lines) == [{"a": 1}]
