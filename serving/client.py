@@ -60,6 +60,7 @@ class ListSettings(TypedDict, total=False):
     anchor_items: Sequence[Id]
     session_id: str | None
     context: Mapping[str, Any]
+    variant: Mapping[str, str]
 
 
 class RecommendSettings(ListSettings, total=False):

@@ -91,7 +91,7 @@ class _Exposed:
     )
     times_s: list[array[float]] = field(default_factory=list)
     """When a user was seen, to the hour."""
-    answers: dict[str, tuple[int, frozenset[Id]]] = field(default_factory=dict)
+    answers: dict[str, tuple[int, tuple[Id, ...]]] = field(default_factory=dict)
     """Recommendation id -> user's place and items, of answers that were clicked."""
     took: dict[str, array[float]] = field(default_factory=dict)
     crossed: set[int] = field(default_factory=set)
@@ -218,7 +218,7 @@ def _add(exposed: _Exposed, line: Line, at: float, clicked: Set[str]) -> None:
     exposed.add(place, answers=1.0, shown=len(item_ids), took_ms=took_ms, degraded=degraded)
     exposed.took.setdefault(variant, array("d")).append(took_ms)
     if line["recommendation_id"] in clicked:
-        exposed.answers[line["recommendation_id"]] = (place, frozenset(item_ids))
+        exposed.answers[line["recommendation_id"]] = (place, tuple(item_ids))
 
 
 def _notes(experiment: Experiment, revision: str, revisions: Mapping[str, _Exposed]) -> list[str]:
@@ -314,7 +314,7 @@ class _Rows:
 
     def _click(self, place: int, event: Line) -> None:
         answer, item_id = str(event.get("recommendation_id")), event["item_id"]
-        owner, items = self._exposed.answers.get(answer, (-1, frozenset()))
+        owner, items = self._exposed.answers.get(answer, (-1, ()))
         if owner == place and item_id in items and (answer, item_id) not in self._clicked:
             self._clicked.add((answer, item_id))
             self._exposed.add(place, clicks=1.0)

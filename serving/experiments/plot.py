@@ -21,7 +21,7 @@ def save_plot(report: Report, path: Path) -> None:
     """Draw the relative differences of all metrics and guardrails as a PNG."""
     results = [*report.results, *report.guards]
     others = len(report.variants) - 1
-    height = 1.6 + len(results) * (0.26 + 0.17 * others)
+    height = 1.5 + len(results) * (0.2 + 0.11 * others)
     figure = Figure(figsize=(8.4, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axis = figure.subplots()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.answers import Recommendation
 from serving.experiments.assignment import takes_part, variant_of
@@ -114,6 +114,21 @@ class Experiments:
         if self._exposures is not None:
             self._exposures.add(Exposure(query.user_id, query.treatment, answer, self._now()))
         return answer
+
+    def describe(self) -> dict[str, Any]:
+        """What is in force, as JSON has it."""
+        now = self._now()
+        return {
+            "experiments": {
+                name: {
+                    **one.model_dump(mode="json", exclude={"name"}, exclude_defaults=True),
+                    "running": one.running(now),
+                    "revision": one.revision,
+                }
+                for name, one in self.folder.experiments.items()
+            },
+            "refused": self.folder.refused,
+        }
 
     def _dealt(
         self, query: Query, experiments: Iterable[Experiment], taken: set[str]

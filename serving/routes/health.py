@@ -38,6 +38,11 @@ def health_routes(server: Server) -> APIRouter:
         """What the answers are made with."""
         return {"shoprec": VERSION, **server.live.get().release.settings()}
 
+    @router.get("/experiments")
+    async def show_experiments() -> dict[str, Any]:
+        """The A/B experiments that are in force, and the files that are refused."""
+        return server.experiments.describe()
+
     @router.get("/metrics", response_class=PlainTextResponse)
     def show_metrics() -> PlainTextResponse:
         """Requests, times, degraded answers and more, for Prometheus; of all workers together."""

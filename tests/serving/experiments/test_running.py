@@ -164,6 +164,25 @@ def test_a_variant_that_there_is_not_is_refused(
     assert text in str(caught.value)
 
 
+def test_what_is_in_force_is_described(tmp_path: Path) -> None:
+    write(tmp_path, variants={"control": None, "other": {"ranker": "none"}})
+    (tmp_path / "wrong.yaml").write_text("start: [")
+    experiments, _ = running(tmp_path)
+
+    said = experiments.describe()
+
+    assert said["experiments"] == {
+        "lists": {
+            "start": "2026-03-01T00:00:00Z",
+            "end": "2026-04-01T00:00:00Z",
+            "variants": {"control": {}, "other": {"ranker": "none"}},
+            "running": True,
+            "revision": experiments.folder.experiments["lists"].revision,
+        }
+    }
+    assert "is not YAML" in said["refused"]["wrong"]
+
+
 def test_answers_of_variants_are_cached_apart(tmp_path: Path) -> None:
     write(tmp_path)
     experiments, _ = running(tmp_path)

@@ -245,6 +245,8 @@ async def test_the_kill_switch_works_without_a_restart(running: Running) -> None
         write(running.conf, enabled=False)
         await asyncio.sleep(0.9)
         assert await named() is None
+        said = (await shop.get("/experiments")).json()
+        assert not said["experiments"]["lists"]["enabled"]
 
 
 @pytest.mark.anyio
