@@ -20,7 +20,8 @@ class Item:
     item_id: int | str
     score: float | None
     """The ranker's score, higher is better, not a probability. Where nothing of the user is known
-    it is the item's popularity; null for an item that fills up a short list."""
+    it is the item's popularity; where an experiment's variant has no ranker, what the item's places
+    in the sources are worth; null for an item that fills up a short list."""
     position: int
     """From 1."""
     source: str
@@ -48,7 +49,8 @@ class Recommendation:
     items: list[Item]
     """Best first."""
     experiment: str | None
-    """Experiment and variant that the answer belongs to; null where none runs."""
+    """Experiment and variant that the answer belongs to, `name:variant`, with commas between those
+    of several layers; null where none runs."""
     model_version: str
     index_version: str
     """Of the item index and, after a plus, how many changes of items it has seen since."""

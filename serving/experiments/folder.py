@@ -93,6 +93,8 @@ def _stamps(folder: Path) -> Stamps:
     found: Stamps = {}
     for pattern in ("*.yaml", "*.yml"):
         for path in folder.glob(pattern):
+            if path.name.startswith("."):
+                continue  # what an editor keeps
             try:
                 about = path.stat()
             except OSError:

@@ -21,7 +21,8 @@ def enabled(folder: Folder) -> dict[str, bool]:
 
 def test_a_folder_that_is_not_there_has_no_experiments(tmp_path: Path) -> None:
     assert looked(tmp_path / "nowhere").experiments == {}
-    assert looked(tmp_path).experiments == {}
+    (tmp_path / ".lists.yaml").write_text("start: [")
+    assert (looked(tmp_path).experiments, looked(tmp_path).refused) == ({}, {})
     assert not Folder(None).look()
 
 
