@@ -57,8 +57,7 @@ class _Connection(asyncio.Protocol):
         self._data = b""
         self._due = 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:  # of uvloop, which is no asyncio.Transport
         self.transport = transport
 
     def send(self, request: bytes, due: float) -> None:

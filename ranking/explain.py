@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import AnyRows
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.vocabulary import Vocabulary
@@ -64,7 +65,7 @@ class Explainer:
 
     def reasons(
         self,
-        user_rows: pa.Table,
+        user_rows: AnyRows,
         candidates: Candidates,
         item_vocabulary: Vocabulary,
         now_s: Ints,
@@ -96,14 +97,14 @@ class Explainer:
         ]
 
     def requests(
-        self, user_rows: pa.Table, candidates: Candidates, item_vocabulary: Vocabulary, now_s: Ints
+        self, user_rows: AnyRows, candidates: Candidates, item_vocabulary: Vocabulary, now_s: Ints
     ) -> Requests:
         """The request with everything that its columns are made of; see ``reasons``."""
         side = self._scorer.prepare(item_vocabulary).side
         schema, days = self._inputs.encoder.schema, self._inputs.half_life_days
         return Requests.of(user_rows, candidates, now_s, side, schema, days)
 
-    def explained(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Explained:
+    def explained(self, user_rows: AnyRows, requests: Requests, values_NF: Floats) -> Explained:
         """One request as the ranker reads it; ``values_NF`` is its numeric matrix."""
         inputs = self._inputs.encode_matrix(user_rows, requests, values_NF)
         items = self._scorer.prepare(requests.items.vocabulary).items.take(inputs.item_of)

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import AnyRows
 from feature_repo.contract.encoding import numeric_values
 from feature_repo.contract.pairs import PAIR_FEATURES, pair_values
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
@@ -47,7 +47,7 @@ class Requests:
 
     @staticmethod
     def of(
-        user_rows: pa.Table,
+        user_rows: AnyRows,
         candidates: Candidates,
         now_s: Ints,
         items: ItemSide,

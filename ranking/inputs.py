@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import Tensor
 
+from feature_repo.contract.columns import AnyRows
 from feature_repo.contract.encoding import Encoded, Encoder
 from feature_repo.contract.schema import Encoding, Entity, Feature, Schema
 from ranking.crosses import Crosses
@@ -122,16 +122,16 @@ class InputEncoder:
         crosses = Crosses.declare([*alone, *config.crosses], sizes, config.max_cross_rows)
         return InputEncoder(encoder, numeric, crosses, sources, half_life_days)
 
-    def encode(self, user_rows: pa.Table, requests: Requests) -> Inputs:
+    def encode(self, user_rows: AnyRows, requests: Requests) -> Inputs:
         """Inputs of the candidates of B user rows, from which ``requests`` was made."""
         return self.encode_matrix(user_rows, requests, numeric_matrix(requests))
 
-    def encode_matrix(self, user_rows: pa.Table, requests: Requests, values_NF: Floats) -> Inputs:
+    def encode_matrix(self, user_rows: AnyRows, requests: Requests, values_NF: Floats) -> Inputs:
         """As ``encode``, with the numeric matrix at hand."""
         columns = self.numeric[Entity.PAIR].encode(values_NF)
         return Inputs(self.users(user_rows, requests), requests.user_of, requests.item_of, columns)
 
-    def users(self, user_rows: pa.Table, requests: Requests) -> Side:
+    def users(self, user_rows: AnyRows, requests: Requests) -> Side:
         """Encoded users of B requests."""
         encoded = self._tabled.encode(user_rows, Entity.USER, requests.now_s)
         return Side(encoded, self._columns(Entity.USER, requests.user_values, len(encoded)))

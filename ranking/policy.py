@@ -8,10 +8,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from feature_repo.contract.candidates import Candidates
-from feature_repo.contract.columns import list_column
+from feature_repo.contract.columns import AnyRows, list_column
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking.policy_config import PolicyConfig, Relevance
@@ -259,7 +258,7 @@ def _filled(
     return Lists(rows, best, source, candidates.sources)
 
 
-def seen_rows(user_rows: pa.Table, items: Vocabulary) -> list[Ints]:
+def seen_rows(user_rows: AnyRows, items: Vocabulary) -> list[Ints]:
     """Per user, the item rows that the user is known to have bought.
 
     Read from ``seen_item_id`` where the rows have it, else from the history, which may have

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from feature_repo.contract.artifacts import read_json, read_manifest, write_json
 from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.columns import AnyRows
 from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError
 from feature_repo.contract.schema import Entity
@@ -143,7 +144,7 @@ class Scorer:
 
     def score(
         self,
-        user_rows: pa.Table,
+        user_rows: AnyRows,
         candidates: Candidates,
         item_vocabulary: Vocabulary,
         now_s: Ints | None = None,
@@ -213,9 +214,7 @@ def _parts(size: int) -> Iterator[slice]:
     return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
 
 
-def _require_matching(
-    user_rows: pa.Table, candidates: Candidates, sources: tuple[str, ...]
-) -> None:
+def _require_matching(user_rows: AnyRows, candidates: Candidates, sources: tuple[str, ...]) -> None:
     if candidates.sources != sources:
         raise BadInput(
             f"The candidates come from {list(candidates.sources)}, but the ranker was trained on "

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from feature_repo.contract.columns import list_column
+from feature_repo.contract.columns import AnyRows, list_column
 from feature_repo.contract.encoding import Bag, Encoded, Encoder, query_times_s
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.state import DAY_S
@@ -23,7 +22,7 @@ HISTORY_TIME = "history_last_s"
 
 
 def encode_users(
-    encoder: Encoder, rows: pa.Table, now_s: Ints | None, half_life_days: float
+    encoder: Encoder, rows: AnyRows, now_s: Ints | None, half_life_days: float
 ) -> Encoded:
     """Inputs of B user rows at ``now_s`` ([B] epoch seconds; by default their query times).
 
@@ -43,7 +42,7 @@ def encode_users(
 
 
 def decayed_weights(
-    rows: pa.Table, now_s: Ints, half_life_days: float, history_length: int
+    rows: AnyRows, now_s: Ints, half_life_days: float, history_length: int
 ) -> Floats:
     """Decayed counts at ``now_s`` of the first ``history_length`` items of each history, flat."""
     weights, offsets = list_column(rows, HISTORY_WEIGHT)

@@ -16,7 +16,7 @@ import torch
 
 from feature_repo.contract.artifacts import read_manifest, read_table
 from feature_repo.contract.candidates import Candidates, TopK, merge
-from feature_repo.contract.columns import column_of
+from feature_repo.contract.columns import AnyRows, column_of
 from feature_repo.contract.encoding import Encoder, query_times_s
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.schema import Entity
@@ -91,7 +91,7 @@ class Retriever:
         """Half-life of the decayed counts of user states."""
         return float(self.about["half_life_days"])
 
-    def user_vectors(self, user_rows: pa.Table, now_s: Ints | None = None) -> Floats:
+    def user_vectors(self, user_rows: AnyRows, now_s: Ints | None = None) -> Floats:
         """[B, V] of the user tower; see ``candidates`` for the arguments."""
         encoded = encode_users(self.encoder, user_rows, now_s, self.half_life_days)
         inputs = pooled_inputs(encoded, self.tables, self.towers.config.user.features)
@@ -115,7 +115,7 @@ class Retriever:
 
     def batch(
         self,
-        user_rows: pa.Table,
+        user_rows: AnyRows,
         now_s: Ints | None = None,
         excluded: list[Ints] | None = None,
         *,
@@ -137,7 +137,7 @@ class Retriever:
 
     def candidates(
         self,
-        user_rows: pa.Table,
+        user_rows: AnyRows,
         now_s: Ints | None = None,
         excluded: list[Ints] | None = None,
     ) -> Candidates:

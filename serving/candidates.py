@@ -11,9 +11,9 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from feature_repo.contract.candidates import Candidates, TopK, merge
+from feature_repo.contract.columns import AnyRows
 from retrieval.index.item_index import merged
 from retrieval.index.live import Fresh
 from retrieval.retriever import Retriever
@@ -40,7 +40,7 @@ class Found:
 
 def find(
     retriever: Retriever,
-    user_rows: pa.Table,
+    user_rows: AnyRows,
     now_s: Ints,
     excluded: Sequence[Ints],
     run: Run,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from feature_repo.contract.columns import AnyRows, Rows, column_of, list_column, table_of
 from feature_repo.contract.schema import Entity, Schema
 from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
@@ -59,18 +59,18 @@ class Pipeline:
         self._sources = (*names, GIVEN)
         self._popular_source = names.index(POPULAR)
 
-    def known(self, user_rows: pa.Table) -> Bools:
+    def known(self, user_rows: AnyRows) -> Bools:
         """[B] whether a row has any feature that is neither null nor an empty list."""
         known = np.zeros(len(user_rows), dtype=np.bool_)
         for name in self._user_features:
             if known.all():
                 break
             if name in user_rows.column_names:
-                known |= _filled(user_rows.column(name))
+                known |= _filled(user_rows, name)
         return known
 
     def lists(
-        self, view: ItemView, user_rows: pa.Table, now_s: Ints, asked: Sequence[Asked], run: Run
+        self, view: ItemView, user_rows: AnyRows, now_s: Ints, asked: Sequence[Asked], run: Run
     ) -> Made:
         """The lists of B requests.
 
@@ -88,7 +88,7 @@ class Pipeline:
         if len(users):
 
             def personal() -> Found:
-                rows = user_rows if known.all() else user_rows.take(pa.array(users))
+                rows = user_rows if known.all() else Rows(table_of(user_rows)).take(users)
                 out = [barred[user] for user in users.tolist()]
                 return find(self._retriever, rows, now_s[users], out, run, view.fresh)
 
@@ -179,7 +179,7 @@ def _alike(asked: Sequence[Asked]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _barred(view: ItemView, user_rows: pa.Table, asked: Sequence[Asked]) -> list[Ints]:
+def _barred(view: ItemView, user_rows: AnyRows, asked: Sequence[Asked]) -> list[Ints]:
     """Per request, all item rows that its list must not hold."""
     if not any(one.exclude_seen for one in asked):
         return [one.barred for one in asked]
@@ -190,7 +190,9 @@ def _barred(view: ItemView, user_rows: pa.Table, asked: Sequence[Asked]) -> list
     ]
 
 
-def _filled(column: pa.ChunkedArray) -> Bools:
+def _filled(rows: AnyRows, name: str) -> Bools:
+    """[B] whether a column has a value that is no empty list."""
+    column = column_of(rows, name)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return np.asarray(pc.fill_null(pc.list_value_length(column), 0)) > 0
+        return np.asarray(np.diff(list_column(rows, name)[1]) > 0)
     return np.asarray(column.is_valid(), dtype=np.bool_)

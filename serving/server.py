@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -53,8 +52,8 @@ class Server:
     experiments: Experiments = field(default_factory=Experiments)
 
     def __post_init__(self) -> None:
-        cores = max(1, (os.cpu_count() or 1) // self.settings.workers)
-        self.answering = Threads(cores, self.settings.queue, self.metrics.set_waiting)
+        # One: two would take turns at the interpreter's lock, 5 ms each. More cores: more workers.
+        self.answering = Threads(1, self.settings.queue, self.metrics.set_waiting)
         self._batches = Batcher(self.answering, self._together)
         self.writing = Threads(WRITERS, self.settings.queue)
         self.sessions = Sessions()

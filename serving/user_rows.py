@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.contract.columns import Rows
 from feature_repo.contract.online import UserRows, arrow_type
 from feature_repo.contract.schema import Entity
 from serving.anchors import with_anchors
@@ -38,30 +39,33 @@ class UserReader:
         """
         return self._online.read(user_ids, self._about.now())
 
-    def rows(self, queries: Sequence[Query], run: Run) -> tuple[pa.Table, Bools]:
+    def rows(self, queries: Sequence[Query], run: Run) -> tuple[Rows, Bools]:
         """[B] rows of the requests' users, with the items that they have to do with now.
 
         And [B] whether the store lacks a user whom the models know: it was emptied, or expired.
         """
         user_ids = [query.user_id for query in queries]
 
-        def stored() -> tuple[pa.Table, Bools]:
+        def stored() -> tuple[Rows, Bools]:
             found = self.read(user_ids)
-            return self._anchored(found.table, queries), self._lost(found)
+            return self._anchored(found.rows, queries), self._lost(found)
 
-        def nothing() -> tuple[pa.Table, Bools]:
-            return self._anchored(self.nobodies(user_ids), queries), np.zeros(len(queries), bool)
+        def nothing() -> tuple[Rows, Bools]:
+            rows = Rows(self.nobodies(user_ids))
+            return self._anchored(rows, queries), np.zeros(len(queries), bool)
 
         return run.attempt(FEATURES, stored, nothing)
 
-    def _anchored(self, rows: pa.Table, queries: Sequence[Query]) -> pa.Table:
+    def _anchored(self, rows: Rows, queries: Sequence[Query]) -> Rows:
         if not any(query.anchor_items for query in queries):
             return rows
         now_s = int(self._about.now().timestamp())
-        return pa.concat_tables(
-            with_anchors(rows.slice(place, 1), query.anchor_items, now_s, self._half_life_days)
+        table, days = rows.table, self._half_life_days
+        parts = [
+            with_anchors(table.slice(place, 1), query.anchor_items, now_s, days)
             for place, query in enumerate(queries)
-        )
+        ]
+        return Rows(pa.concat_tables(parts))
 
     def _lost(self, found: UserRows) -> Bools:
         lacking = ~np.asarray(found.found, dtype=np.bool_)

@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.contract.errors import BadInput
 
+T = TypeVar("T")
 
-def column_of(table: pa.Table, name: str) -> pa.Array:
+
+class Rows:
+    """A table whose columns become arrays once, however many models read them."""
+
+    def __init__(self, table: pa.Table, made: Mapping[Hashable, Any] | None = None) -> None:
+        """Read a table.
+
+        Args:
+            table: the rows.
+            made: what is at hand of what ``once`` makes, by its key.
+        """
+        self.table = table
+        self.column_names = frozenset(table.column_names)
+        self._made: dict[Hashable, Any] = dict(made or {})
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, index: npt.NDArray[np.int64]) -> Rows:
+        """Some of the rows, in the order of ``index``."""
+        return Rows(self.table.take(pa.array(index)))
+
+    def slice(self, start: int, length: int) -> Rows:
+        """The rows from ``start`` on."""
+        return Rows(self.table.slice(start, length))
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returned at the first call with this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
+
+
+AnyRows: TypeAlias = pa.Table | Rows
+
+
+def once(rows: AnyRows, key: Hashable, make: Callable[[], T]) -> T:
+    """What ``make`` returns, kept with the rows if they keep it."""
+    return rows.once(key, make) if isinstance(rows, Rows) else make()
+
+
+def table_of(rows: AnyRows) -> pa.Table:
+    """The rows as a table."""
+    return rows.table if isinstance(rows, Rows) else rows
+
+
+def column_of(rows: AnyRows, name: str) -> pa.Array:
     """One column as one array.
 
     Raises:
         BadInput: there is none of that name.
     """
-    if name not in table.column_names:
-        raise BadInput(f"The rows lack the column {name!r}; they have {table.column_names}.")
-    column = table.column(name)
+    if isinstance(rows, Rows):
+        return rows.once(("column", name), lambda: column_of(rows.table, name))
+    if name not in rows.column_names:
+        raise BadInput(f"The rows lack the column {name!r}; they have {rows.column_names}.")
+    column = rows.column(name)
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
@@ -38,13 +91,17 @@ def taken(
     return starts + np.arange(own[-1], dtype=np.int64), own
 
 
-def list_column(table: pa.Table, name: str) -> tuple[pa.Array, npt.NDArray[np.int64]]:
-    """The flat values and the [B+1] offsets of a list column; a null list is empty.
+def list_column(rows: AnyRows, name: str) -> tuple[Any, npt.NDArray[np.int64]]:
+    """The flat values, an Arrow or numpy array, and the [B+1] offsets of a list column.
+
+    A null list is empty.
 
     Raises:
         BadInput: there is no such column, or it holds no lists.
     """
-    array = column_of(table, name)
+    if isinstance(rows, Rows):
+        return rows.once(("list", name), lambda: list_column(rows.table, name))
+    array = column_of(rows, name)
     if pa.types.is_null(array.type):
         return pa.array([], type=pa.int64()), np.zeros(len(array) + 1, dtype=np.int64)
     if not pa.types.is_list(array.type) and not pa.types.is_large_list(array.type):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.artifacts import atomic_folder, read_json, write_json, write_manifest
-from feature_repo.contract.columns import column_of, list_column, taken
+from feature_repo.contract.columns import AnyRows, column_of, list_column, once, taken
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import (
@@ -181,7 +181,7 @@ class Encoder:
         """Names of the columns of ``Encoded.dense``."""
         return tuple(f.name for f in self.schema.encoded(entity, Encoding.NUMERIC))
 
-    def encode(self, table: pa.Table, entity: Entity, now_s: Ints | None = None) -> Encoded:
+    def encode(self, table: AnyRows, entity: Entity, now_s: Ints | None = None) -> Encoded:
         """Model inputs of the rows of ``table``.
 
         Args:
@@ -202,8 +202,7 @@ class Encoder:
                 case Encoding.CATEGORICAL if feature.derive in MOMENTS:
                     bags[feature.name] = Bag.single(moment_rows(feature.derive, now))
                 case Encoding.CATEGORICAL:
-                    codes = categorical_rows(column_of(table, feature.name), feature.buckets)
-                    bags[feature.name] = Bag.single(codes)
+                    bags[feature.name] = Bag.single(_categorical_rows(table, feature))
                 case Encoding.NUMERIC:
                     values = numeric_values(table, feature, now)
                     bags[feature.name] = Bag.single(self.quantiles.bucket(feature.name, values))
@@ -215,7 +214,7 @@ class Encoder:
         stacked = np.stack(dense, axis=1) if dense else np.zeros((len(table), 0), np.float32)
         return Encoded(bags, stacked)
 
-    def _bag(self, table: pa.Table, feature: Feature) -> Bag:
+    def _bag(self, table: AnyRows, feature: Feature) -> Bag:
         ids, offsets = list_column(table, feature.name)
         vocabulary = self.items if feature.bag_of == "item_id" else self.users
         weights = None
@@ -288,11 +287,18 @@ def table_specs(
     return ids + tuple(TableSpec(f.name, f.buckets, (f.name,)) for f in coded)
 
 
-def query_times_s(table: pa.Table) -> Ints:
+def query_times_s(table: AnyRows) -> Ints:
     """[B] the rows' query times in epoch seconds, rounded up to the next whole second."""
     column = column_of(table, "event_timestamp").cast(pa.timestamp("us", tz="UTC"))
     microseconds = np.asarray(column.cast(pa.int64()))
     return -(-microseconds // 1_000_000)
+
+
+def _categorical_rows(table: AnyRows, feature: Feature) -> Ints:
+    key = "categorical", feature.name, feature.buckets
+    return once(
+        table, key, lambda: categorical_rows(column_of(table, feature.name), feature.buckets)
+    )
 
 
 def categorical_rows(column: pa.Array, buckets: int) -> Ints:
@@ -312,13 +318,17 @@ def moment_rows(derive: Derive, now_s: Ints) -> Ints:
     return (now_s // int(DAY_S) + _FIRST_WEEKDAY) % 7 + 1
 
 
-def numeric_values(table: pa.Table, feature: Feature, now_s: Ints) -> Floats:
+def numeric_values(table: AnyRows, feature: Feature, now_s: Ints) -> Floats:
     """[B] a numeric feature's values at ``now_s``; NaN where missing."""
-    column = column_of(table, feature.name)
-    try:
-        values = np.asarray(column.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise BadInput(f"Feature {feature.name} must be numbers: {error}") from error
+    values = once(table, ("numbers", feature.name), lambda: _numbers(table, feature.name))
     if feature.derive is Derive.DAYS_SINCE:
         values = (now_s - values) / DAY_S
     return values.astype(np.float32)
+
+
+def _numbers(table: AnyRows, name: str) -> npt.NDArray[np.float64]:
+    try:
+        column = column_of(table, name).cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise BadInput(f"Feature {name} must be numbers: {error}") from error
+    return np.asarray(column.fill_null(np.nan), dtype=np.float64)

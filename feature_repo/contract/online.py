@@ -8,7 +8,7 @@ project, a hash whose fields are murmur3_32("view:feature") in little-endian byt
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 import mmh3
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from feature_repo.contract.columns import Rows
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, StoreUnavailable
 from feature_repo.contract.schema import Entity, Feature, Schema
@@ -28,6 +30,8 @@ from feature_repo.contract.values import (
     decode_value,
 )
 from feature_repo.contract.vocabulary import id_arrow_type
+
+Ints = npt.NDArray[np.int64]
 
 _STRING, _INT64 = 2, 4
 """``ValueType`` numbers of the entity key's value."""
@@ -91,6 +95,13 @@ class UserRows:
     """Whether the store knows anything of the user."""
     presence: dict[str, list[Presence]] = field(default_factory=dict)
     """View -> what the store has of it for each user; a null of a present view was written so."""
+    made: dict[Hashable, Any] = field(default_factory=dict)
+    """Columns of the table as arrays; see ``Rows``."""
+
+    @property
+    def rows(self) -> Rows:
+        """The table, whose columns are at hand as arrays."""
+        return Rows(self.table, self.made)
 
 
 class OnlineReader:
@@ -115,12 +126,13 @@ class OnlineReader:
         """
         replies = self._fetch([entity_key("user_id", value, self._project) for value in user_ids])
         presence = {view: self._presence(view, replies, now) for view in self._views}
-        columns = self._columns(replies, presence)
+        made: dict[Hashable, Any] = {}
+        columns = self._columns(replies, presence, made)
         ids = pa.array(user_ids, id_arrow_type(self._user_id))
         times = pa.array([now] * len(user_ids), pa.timestamp("us", tz="UTC"))
         table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
         found = [any(value is not None for value in reply) for reply in replies]
-        return UserRows(table, found, presence)
+        return UserRows(table, found, presence, made)
 
     def _fetch(self, keys: list[bytes]) -> list[list[bytes | None]]:
         from redis.exceptions import RedisClusterException, RedisError
@@ -152,8 +164,12 @@ class OnlineReader:
         return found
 
     def _columns(
-        self, replies: list[list[bytes | None]], presence: dict[str, list[Presence]]
+        self,
+        replies: list[list[bytes | None]],
+        presence: dict[str, list[Presence]],
+        made: dict[Hashable, Any],
     ) -> dict[str, pa.Array]:
+        """The columns; what of them is at hand as arrays goes into ``made``."""
         columns = {}
         for place, feature in enumerate(self._features):
             messages = [
@@ -162,9 +178,14 @@ class OnlineReader:
             ]
             kind = arrow_type(feature)
             if pa.types.is_list(kind) and kind.value_type in _NUMBERS:
-                columns[feature.name] = _lists(messages, kind)
+                column, made["list", feature.name] = _lists(messages, kind)
             else:
-                columns[feature.name] = _column([decode_value(each) for each in messages], kind)
+                values = [decode_value(each) for each in messages]
+                column = _column(values, kind)
+                if kind in _NUMBERS:
+                    missing = [np.nan if value is None else value for value in values]
+                    made["numbers", feature.name] = np.array(missing, np.float64)
+            columns[feature.name] = column
         return columns
 
 
@@ -172,12 +193,14 @@ _NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
 """Types whose lists are decoded for all users at once."""
 
 
-def _lists(messages: list[bytes | None], kind: pa.DataType) -> pa.Array:
+def _lists(messages: list[bytes | None], kind: pa.DataType) -> tuple[pa.Array, tuple[Any, Ints]]:
+    """A list column, and its values and offsets."""
     values, lengths, known = decode_number_lists(messages)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     missing = pa.array([not each for each in known], pa.bool_())
     flat = pa.array(values).cast(kind.value_type)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, mask=missing)
+    column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=missing)
+    return column, (flat.to_numpy(zero_copy_only=False), offsets)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from feature_repo.contract.columns import list_column
+from feature_repo.contract.columns import AnyRows, list_column, once
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
 
@@ -181,8 +180,12 @@ class Histories:
         return (self.weight * np.exp2(-age_days / half_life_days)).astype(np.float32)
 
     @staticmethod
-    def from_table(table: pa.Table, items: Vocabulary) -> Histories:
+    def from_table(table: AnyRows, items: Vocabulary) -> Histories:
         """Read the ``history_*`` columns of B rows; a null list is an empty history."""
+        return once(table, ("histories", id(items)), lambda: Histories._read(table, items))
+
+    @staticmethod
+    def _read(table: AnyRows, items: Vocabulary) -> Histories:
         ids, offsets = list_column(table, "history_item_id")
         return Histories(
             offsets,
@@ -197,7 +200,7 @@ class Histories:
 
 
 def _numbers(
-    table: pa.Table, name: str, offsets: npt.NDArray[np.int64], dtype: Any
+    table: AnyRows, name: str, offsets: npt.NDArray[np.int64], dtype: Any
 ) -> npt.NDArray[Any]:
     values, own = list_column(table, name)
     if not np.array_equal(own, offsets):

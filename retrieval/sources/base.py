@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from feature_repo.contract.artifacts import write_array
 from feature_repo.contract.candidates import TopK
+from feature_repo.contract.columns import AnyRows
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.state import Histories
 from retrieval.kernels import first_unknown
@@ -38,7 +38,7 @@ class UserBatch:
     """Per user, item rows that are not wanted, beside the history."""
     user_row: Ints | None = None
     """[B] rows of the user vocabulary; 0 is a user that it does not know."""
-    features: pa.Table | None = None
+    features: AnyRows | None = None
     """B rows, user features as columns."""
 
     def __len__(self) -> int:
