@@ -38,7 +38,7 @@ HELP = """\
 python -m benchmarks.experiments [KEY=VALUE ...]
 
   users=2000        of each round
-  rounds=1000       A/A simulations
+  rounds=2000       A/A simulations
   effects=300       A/B simulations
   lift=0.1          users of the one variant order and click more often by this share
   lost=0.2          share of a variant's users that are lost where the split is broken
@@ -59,7 +59,7 @@ class Config:
     """Settings of the benchmark."""
 
     users: int = 2000
-    rounds: int = 1000
+    rounds: int = 2000
     effects: int = 300
     lift: float = 0.1
     lost: float = 0.2

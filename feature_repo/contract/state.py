@@ -113,8 +113,36 @@ def fold(
     known = dict(state.items)
     for item_id in set(item_ids):
         known[item_id] = _bought(known.get(item_id), time_s, half_life_days)
-    ordered = sorted(known.items(), key=lambda entry: (-entry[1].last_s, entry[0]))
-    return UserState(tuple(ordered[:history_items]))
+    return UserState(tuple(_latest(known)[:history_items]))
+
+
+def fold_all(
+    state: UserState,
+    baskets: Sequence[tuple[int, Sequence[Id]]],
+    *,
+    history_items: int = 200,
+    half_life_days: float = 56.0,
+) -> UserState:
+    """``fold`` over baskets of rising times, (time_s, item_ids), at once.
+
+    Raises:
+        BadInput: one is not later than the one before it, or than the state's last event.
+    """
+    known, last_s = dict(state.items), state.last_s
+    for time_s, item_ids in baskets:
+        if last_s is not None and time_s <= last_s:
+            raise BadInput(f"A basket at {time_s} s is not later than the one at {last_s} s.")
+        last_s = time_s
+        for item_id in set(item_ids):
+            known[item_id] = _bought(known.get(item_id), time_s, half_life_days)
+        if len(known) > history_items:
+            known = dict(_latest(known)[:history_items])
+    return UserState(tuple(_latest(known)))
+
+
+def _latest(known: Mapping[Id, ItemState]) -> list[tuple[Id, ItemState]]:
+    """Most recent first, by the lowest id within one time."""
+    return sorted(known.items(), key=lambda entry: (-entry[1].last_s, entry[0]))
 
 
 def _bought(old: ItemState | None, time_s: int, half_life_days: float) -> ItemState:

@@ -217,6 +217,7 @@ async def test_the_interface_describes_itself(client: httpx.AsyncClient) -> None
     described = (await client.get("/openapi.json")).json()
 
     assert sorted(described["paths"]) == [
+        "/experiments",
         "/feedback/",
         "/health/live",
         "/health/ready",

@@ -187,7 +187,8 @@ class Damaged:
         found = self._store.read(user_ids, now)
         place = found.table.column_names.index("history_count")
         short = pa.array([[1]] * len(user_ids), found.table.schema.field(place).type)
-        return replace(found, table=found.table.set_column(place, "history_count", short))
+        table = found.table.set_column(place, "history_count", short)
+        return replace(found, table=table, made={})
 
 
 @pytest.mark.parametrize(
