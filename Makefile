@@ -87,8 +87,9 @@ serve: $(STAMP) ## start the server on the current release
 feast: $(STAMP) ## run the Feast CLI: make feast ARGS="materialize START END"
 	@$(FEAST) $(ARGS)
 
-test: $(STAMP) ## run the tests [ARGS="-k NAME"]
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP) ## run the tests [ARGS="-k NAME"] [SLOW=1: also those of minutes, as CI does]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
+		$(if $(SLOW),,-m "not slow") $(ARGS)
 
 check: $(STAMP) ## ruff, mypy --strict and the import rules
 	$(BIN)/ruff check .
