@@ -40,6 +40,7 @@ python -m benchmarks.serving [KEY=VALUE ...]
 
   release=releases/current   what is served, from the online store of REDIS_URL or the embedded one
   data=data/complete_journey the shop, for the plain server's Feast repository
+  evaluation=runs/.../evaluation-validation/evaluation.json   what is said of the lists' quality
   rates=[10,...,2000]        requests a second; a server that answers too late gets no higher ones
   seconds=10                 for which each rate is held
   n=10                       items of an answer
@@ -62,6 +63,7 @@ class Config:
 
     release: str = "releases/current"
     data: str = "data/complete_journey"
+    evaluation: str = "runs/complete_journey/evaluation-validation/evaluation.json"
     rates: list[int] = field(
         default_factory=lambda: [10, 20, 50, 100, 200, 300, 500, 700, 1000, 1250, 1500, 2000]
     )
@@ -86,7 +88,7 @@ def measure(config: Config) -> None:
     release = Release.load(folder)
     bodies = _bodies(release, config.n)
     store = online_url()
-    judged = _judged(folder)
+    judged = _judged(Path(config.evaluation))
     log.info("%s users, %s items; %s", len(bodies), len(release.retriever.items), judged)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,22 +107,18 @@ def _bodies(release: Release, n: int) -> list[bytes]:
     return [json.dumps({"user_id": users[place], "n": n}).encode() for place in order]
 
 
-def _judged(folder: Path) -> str:
-    """How good the lists are that are served."""
-    path = folder / "evaluation.json"
+def _judged(path: Path) -> str:
+    """How good the lists are that are served, of items of all kinds and of new ones."""
     if not path.exists():
-        return f"The lists of {folder.name} were not judged."
-    return f"The lists of {folder.name}: {json.dumps(_scores(read_json(path)))}"
-
-
-def _scores(evaluation: dict[str, Any]) -> dict[str, float]:
-    """NDCG@10 of the system in each task."""
-    found = {}
-    for task, judged in evaluation.get("tasks", {}).items():
-        for name, values in judged.get("systems", {}).items():
-            if "ndcg@10" in values:
-                found[f"{task} {name}"] = values["ndcg@10"]
-    return found
+        return f"{path} does not say how good the lists are."
+    judged = read_json(path)
+    parts = [
+        f"{task} {method['metrics']['ndcg']['mean']:.4f}"
+        for task, found in judged["tasks"].items()
+        for method in found["methods"]
+        if method["is_system"]
+    ]
+    return f"NDCG@{judged['k']} on {judged['split']}: {', '.join(parts)}."
 
 
 def _commands(config: Config, release: Path, scratch: Path) -> dict[str, list[str]]:
