@@ -50,7 +50,7 @@ Fit the candidate sources before a cut-off, and write the retriever bundle of a 
   two_tower  folder that `python -m trainer experiment=.../two_tower` wrote
 
 Some settings:
-  sources.quotas.ann=50        most candidates of a source; 0 leaves it out
+  sources.quotas.ann=60        most candidates of a source; 0 leaves it out
   sources.ease.items=6000      items in EASE, by buyers
   sources.ease.l2=100
   sources.item_knn.neighbours=100
