@@ -39,6 +39,9 @@ EVENTS = {
 OPTIONAL_EVENTS = {"position": "BIGINT", "propensity": "DOUBLE"}
 """Of impressions: the place, from 1, and the probability with which a policy showed the item. They
 are columns where the shop logs them."""
+COMPACTION = "compaction"
+"""Column of the events that came from the feedback log: which compaction brought them last."""
+COMPACTED = {COMPACTION: "BIGINT"}
 
 USER_ATTRIBUTES = (
     "age_band",
@@ -203,7 +206,8 @@ def _query(
         case "events":
             found = {line[0] for line in rows(connection, "DESCRIBE raw_events")}
             logged = {c: kind for c, kind in OPTIONAL_EVENTS.items() if c in found}
-            return _events_query(user, item, logged)
+            compacted = {c: kind for c, kind in COMPACTED.items() if c in found}
+            return _events_query(user, item, logged, compacted)
         case "users":
             return _entity_query("raw_users", "user_id", user, USERS, start)
         case "items":
@@ -213,22 +217,23 @@ def _query(
             return f"SELECT {casts} FROM raw_context ORDER BY item_id, event_timestamp, kind, share"
 
 
-def _events_query(user: str, item: str, logged: dict[str, str]) -> str:
-    """Equal lines summed: quantities add up, prices are means weighted by quantity, and of what is
-    logged of impressions the least value stays."""
+def _events_query(user: str, item: str, logged: dict[str, str], compacted: dict[str, str]) -> str:
+    """Equal lines summed: quantities add up, prices are means weighted by quantity, of what is
+    logged of impressions the least value stays, and of compactions the latest."""
     weighted = {
         column: f"fsum({column} * quantity)"
         f" / sum(quantity) FILTER (WHERE {column} IS NOT NULL) AS {column}"
         for column in ("price", "list_price")
     }
-    casts = _casts({"user_id": user, "item_id": item, **EVENTS, **logged})
-    least = "".join(f", min({column}) AS {column}" for column in logged)
+    casts = _casts({"user_id": user, "item_id": item, **EVENTS, **logged, **compacted})
+    kept = "".join(f", min({column}) AS {column}" for column in logged)
+    kept += "".join(f", max({column}) AS {column}" for column in compacted)
     return f"""
         SELECT {casts} FROM (
             SELECT user_id, item_id, event_type,
                    to_timestamp(floor(epoch(event_timestamp))) AS event_timestamp,
                    sum(quantity) AS quantity, {weighted["price"]}, {weighted["list_price"]},
-                   min(session_id) AS session_id{least}
+                   min(session_id) AS session_id{kept}
             FROM raw_events GROUP BY ALL)
         ORDER BY user_id, event_timestamp, item_id, event_type
     """

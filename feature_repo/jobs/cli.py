@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from feature_repo.contract.errors import ShoprecError
-from feature_repo.jobs import capacity, skew
+from feature_repo.jobs import capacity, compact, skew
 from feature_repo.jobs.clear_online import clear_online
 from feature_repo.jobs.config import (
     CapacityConfig,
+    CompactConfig,
     InteractionsConfig,
     JobConfig,
     SkewConfig,
@@ -38,6 +39,8 @@ COMMANDS = {
     "data=synthetic data.num_users=N data.num_items=N sessions=N [history=50] [categories=true]",
     "interactions": "training sets from a benchmark's id-only train and test files: "
     "data=interactions data.name=NAME data.train=FILE data.test=FILE [data.format=triples]",
+    "compact": "events of the feedback logs -> the canonical events, once each: "
+    "feedback=[data/feedback]; then run state again",
     "capacity": "what users=100000000 take in Redis, by view and length of history, from a sample",
     "skew": "compare served features with the point-in-time join: service=ranking_v1 "
     "rows=SERVED.parquet, or users=LISTS.parquet [now=t2] to read them from the online store now",
@@ -89,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run(command: str, overrides: Sequence[str]) -> None:
     match command:
         case "ingest":
-            ingest(load_config(JobConfig, overrides), datetime.now(UTC))
+            config, now = load_config(JobConfig, overrides), datetime.now(UTC)
+            ingest(config, now)
+            compact.merge(config, now)
+        case "compact":
+            compact.compact(load_config(CompactConfig, overrides), datetime.now(UTC))
         case "state":
             make_state(load_config(JobConfig, overrides))
         case "training-set":

@@ -330,6 +330,24 @@ class CapacityConfig(JobConfig):
 
 
 @dataclass
+class CompactConfig(JobConfig):
+    """Settings of the job ``compact``."""
+
+    feedback: list[str] = field(default_factory=lambda: [str(REPOSITORY / "data" / "feedback")])
+    """Folders of the servers' feedback logs, one a machine."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.feedback:
+            raise ConfigError("feedback must name a folder, such as feedback=[data/feedback].")
+
+    @property
+    def logs(self) -> list[Path]:
+        """The shop's log in each folder."""
+        return [Path(folder).resolve() / f"{self.data.name}.jsonl" for folder in self.feedback]
+
+
+@dataclass
 class SkewConfig(JobConfig):
     """Settings of the job ``skew``."""
 

@@ -42,8 +42,7 @@ def ingest(config: JobConfig, now: datetime) -> Dataset:
             f"data={data.name} has ids alone, which the ingest does not read; run python -m "
             "feature_repo.jobs interactions with the same settings."
         )
-    outputs = [data.folder / "canonical" / f"{table}.parquet" for table in OUTPUTS]
-    stage = Stage("ingest", data.folder, source_files(config), data, outputs, CODE)
+    stage = stage_of(config)
     dataset_json = data.folder / "dataset.json"
     if not config.force and dataset_json.is_file() and stage.is_current():
         return data.dataset()
@@ -62,6 +61,13 @@ def ingest(config: JobConfig, now: datetime) -> Dataset:
     for reason, count in dataset.counts.items():
         log.info("%s: %s %d", data.name, reason, count)
     return dataset
+
+
+def stage_of(config: JobConfig) -> Stage:
+    """The inputs and outputs of this job."""
+    folder = config.data.folder
+    outputs = [folder / "canonical" / f"{table}.parquet" for table in OUTPUTS]
+    return Stage("ingest", folder, source_files(config), config.data, outputs, CODE)
 
 
 def source_files(config: JobConfig) -> list[Path]:

@@ -31,7 +31,9 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.utils import _validate_vector_field_lengths
 from tqdm import tqdm
 
+from feature_repo.contract.event_stream import EventStream
 from feature_repo.contract.hash_commands import KEY_TYPES, HashCommands
+from feature_repo.contract.journal import VIEWS
 from feature_repo.contract.value_columns import can_encode
 from feature_repo.jobs.online_writer import Pipes, Writer, Written
 
@@ -120,12 +122,15 @@ class RedisComputeEngine(LocalComputeEngine):
             timestamp=timestamp,
             expire_s=store.key_ttl_seconds or None,
         )
-        pipes = Pipes(self.online_store._get_client(store))
+        client = self.online_store._get_client(store)
+        pipes = Pipes(client)
         try:
             writer = Writer(pipes, commands, check_times=not store.skip_dedup)
             _watch(view.name, writer.write(_checked(pulled.batches(), view)), pulled)
         finally:
             pipes.close()
+        if view.name in VIEWS:
+            EventStream(client, self.repo_config.project).materialised()
 
 
 class Pulled:

@@ -2,7 +2,8 @@
 
 The same state as ``feature_repo.contract.state.fold`` makes, one range of users at a time. A
 user has a snapshot at the edges that follow a week with a purchase; its ``event_timestamp`` is
-the time of the last purchase that it contains.
+the time of the last purchase that it contains, and microseconds that tell rows of equal such times
+apart (``feature_repo.contract.marks``).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any
 import duckdb
 from tqdm import tqdm
 
+from feature_repo.contract import marks
 from feature_repo.contract import state as folded_state
 from feature_repo.contract.dataset import Dataset
 from feature_repo.jobs import item_activity, user_activity, user_history, user_seen, windows
-from feature_repo.jobs.canonical import PURCHASE
+from feature_repo.jobs.canonical import COMPACTION, PURCHASE
 from feature_repo.jobs.config import DataConfig, JobConfig
 from feature_repo.jobs.database import (
     connect,
@@ -111,6 +113,7 @@ def stage_of(config: DataConfig, dataset: Dataset) -> Stage:
     }
     code = [
         folded_state,
+        marks,
         item_activity,
         user_activity,
         user_history,
@@ -184,8 +187,16 @@ def _stage_purchases(connection: duckdb.DuckDBPyConnection, events: str, users: 
     """One row a purchased item and time, with its place in the user's sequence.
 
     ``place`` orders a user's purchases from the state's last entry to its first: by time, and
-    within one time by falling id. ``snapshot`` numbers the user's snapshots from 1.
+    within one time by falling id. ``snapshot`` numbers the user's snapshots from 1; ``revision``
+    is that of the user's row at it (``feature_repo.contract.marks``).
     """
+    columns = {line[0] for line in rows(connection, f"DESCRIBE FROM {events}")}
+    revised = "0"
+    if COMPACTION in columns:
+        revised = (
+            f"{marks.revision(1)} * max(coalesce({COMPACTION}, 0)) "
+            "OVER (PARTITION BY user_id ORDER BY edge)"
+        )
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE purchases AS
@@ -193,7 +204,8 @@ def _stage_purchases(connection: duckdb.DuckDBPyConnection, events: str, users: 
                quantity, price, list_price,
                row_number() OVER (PARTITION BY user_id ORDER BY event_timestamp, item_id DESC)
                    AS place,
-               dense_rank() OVER (PARTITION BY user_id ORDER BY edge) AS snapshot
+               dense_rank() OVER (PARTITION BY user_id ORDER BY edge) AS snapshot,
+               {revised} AS revision
         FROM (SELECT * FROM {events}
               WHERE event_type = {text(PURCHASE)} AND {users.condition}) AS part
         ASOF JOIN edges ON part.event_timestamp < edges.edge

@@ -8,7 +8,7 @@ import pyarrow as pa
 from feature_repo.contract.dataset import Dataset, IdType
 from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table
-from feature_repo.jobs.user_history import TIMESTAMP, from_epoch_s, growth
+from feature_repo.jobs.user_history import TIMESTAMP, growth, row_times
 
 
 def activity_schema(user_id: IdType) -> pa.Schema:
@@ -40,7 +40,7 @@ def activities(
     grown = growth(dataset)
     query = f"""
         WITH sessions AS (
-            SELECT user_id, time_s, snapshot, count(*) AS events,
+            SELECT user_id, time_s, snapshot, revision, count(*) AS events,
                    coalesce(fsum(price * quantity), 0.0) AS spend,
                    coalesce(fsum(price * quantity) FILTER (WHERE list_price IS NOT NULL), 0.0)
                        AS paid,
@@ -54,11 +54,12 @@ def activities(
                sum(spend * {grown}) OVER past / {grown} AS spend_decayed,
                CASE WHEN sum(listed) OVER past > 0
                    THEN 1 - sum(paid) OVER past / sum(listed) OVER past END AS discount_rate,
-               min(time_s) OVER past AS first_event_s, time_s AS last_event_s
+               min(time_s) OVER past AS first_event_s, time_s AS last_event_s, revision
         FROM sessions WINDOW past AS (PARTITION BY user_id ORDER BY time_s)
         QUALIFY row_number() OVER (PARTITION BY user_id, snapshot ORDER BY time_s DESC) = 1
         ORDER BY user_id, snapshot
     """
-    flat = table(connection, query).drop_columns(["snapshot"])
-    stamps = from_epoch_s(flat.column("last_event_s"))
+    flat = table(connection, query)
+    stamps = row_times(flat.column("last_event_s"), flat.column("revision"))
+    flat = flat.drop_columns(["snapshot", "revision"])
     return flat.add_column(1, "event_timestamp", stamps).cast(schema)

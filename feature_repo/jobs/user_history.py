@@ -8,9 +8,11 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feature_repo.contract.dataset import Dataset, IdType
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.marks import SECOND_US
 from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table
@@ -73,7 +75,7 @@ def _stage_item_states(connection: duckdb.DuckDBPyConnection, dataset: Dataset) 
         f"""
         CREATE OR REPLACE TEMP TABLE item_states AS
         WITH neighbours AS (
-            SELECT user_id, item_id, time_s, place, snapshot,
+            SELECT user_id, item_id, time_s, place, snapshot, revision,
                    min(place) OVER (PARTITION BY user_id, time_s) AS step_start,
                    lag(time_s) OVER same AS previous_s, lag(place) OVER same AS previous_place,
                    lead(snapshot) OVER same AS next_snapshot
@@ -89,7 +91,7 @@ def _stage_item_states(connection: duckdb.DuckDBPyConnection, dataset: Dataset) 
                    sum((previous_s IS NULL OR num_above >= {dataset.history_items})::INTEGER)
                        OVER (PARTITION BY user_id, item_id ORDER BY time_s) AS life
             FROM above)
-        SELECT user_id, item_id, place, snapshot, next_snapshot, time_s AS last_s,
+        SELECT user_id, item_id, place, snapshot, next_snapshot, revision, time_s AS last_s,
                min(time_s) OVER life AS first_s, count(*) OVER life AS count,
                (sum({grown}) OVER life / {grown})::FLOAT AS weight,
                sum(CASE WHEN anew THEN 0.0 ELSE pow((time_s - previous_s) / {DAY_S}, 2) END)
@@ -121,7 +123,11 @@ def _as_lists(flat: pa.Table, schema: pa.Schema) -> pa.Table:
     starts = _starts(flat)
     offsets = pa.array([*starts, len(flat)], pa.int32())
     first = flat.take(pa.array(starts, pa.int64()))
-    columns = [first.column("user_id"), from_epoch_s(first.column("last_s"))]
+    # The first entry of a list was bought at its snapshot, and has that one's revision.
+    columns = [
+        first.column("user_id"),
+        row_times(first.column("last_s"), first.column("revision")),
+    ]
     for column in schema.names[2:]:
         values = flat.column(column.removeprefix("history_"))
         value_type = schema.field(column).type.value_type
@@ -135,6 +141,7 @@ def _starts(flat: pa.Table) -> npt.NDArray[np.int64]:
     return np.flatnonzero(np.asarray(flat.column("rank")) == 1)
 
 
-def from_epoch_s(seconds: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Epoch seconds as timestamps."""
-    return seconds.cast(pa.timestamp("s", tz="UTC")).cast(TIMESTAMP)
+def row_times(last_s: pa.ChunkedArray, revision: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Rows' times: epoch seconds of their last events, and their revisions in microseconds."""
+    seconds = pc.multiply(last_s.cast(pa.int64()), pa.scalar(SECOND_US, pa.int64()))
+    return pc.add(seconds, revision.cast(pa.int64())).cast(TIMESTAMP)

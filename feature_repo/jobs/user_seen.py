@@ -10,12 +10,11 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo.contract.dataset import Dataset, IdType
+from feature_repo.contract.journal import SEEN_ITEMS
+from feature_repo.contract.marks import SECOND_US
 from feature_repo.contract.vocabulary import id_arrow_type
 from feature_repo.jobs.database import table, text
 from feature_repo.jobs.user_history import TIMESTAMP
-
-SEEN_ITEMS = 2_000
-"""Most distinct items that are remembered of one user."""
 
 
 def seen_schema(user_id: IdType, item_id: IdType) -> pa.Schema:
@@ -42,13 +41,13 @@ def seen_items(
     query = f"""
         WITH stops AS (SELECT epoch(edge) AS stop_s FROM (VALUES {edges}) t(edge)),
         last AS (
-            SELECT user_id, stop_s, item_id, max(time_s) AS last_s
+            SELECT user_id, stop_s, item_id, max(time_s) AS last_s, max(revision) AS revision
             FROM purchases JOIN stops ON time_s < stop_s GROUP BY ALL),
         seen AS (
-            SELECT user_id, stop_s, max(last_s) AS seen_s,
+            SELECT user_id, stop_s, max(last_s) AS seen_s, max(revision) AS revision,
                    list(item_id ORDER BY last_s DESC, item_id)[:{SEEN_ITEMS}] AS seen_item_id
             FROM last GROUP BY ALL)
-        SELECT user_id, make_timestamptz(seen_s * 1000000) AS event_timestamp,
+        SELECT user_id, make_timestamptz(seen_s * {SECOND_US} + revision) AS event_timestamp,
                any_value(seen_item_id) AS seen_item_id
         FROM seen GROUP BY ALL ORDER BY user_id, event_timestamp
     """
