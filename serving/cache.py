@@ -6,8 +6,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+from feature_repo.contract.event_log import Line
 from serving.answers import Recommendation
-from serving.feedback import Line
 from serving.ids import Id
 
 MAX_USERS = 20_000

@@ -1,19 +1,18 @@
 """Feedback events: checked one by one, and appended to a log that survives a crash.
 
-The log is one file of JSON lines. Every process locks it, reads what others appended, drops
-events whose id it has met, appends the rest and syncs, so that an event counts once whichever
-worker it was sent to, and was on disk before it was acknowledged. "Once" is among the last million
-events: the log may be moved away and begun anew at any time.
+The log is a file of JSON lines, from which segments are cut (``feature_repo.contract.event_log``).
+Every process locks it, reads what others appended, drops events whose id it has met, appends the
+rest and syncs, so that an event counts once whichever worker it was sent to, and was on disk before
+it was acknowledged. "Once" is among the last million events.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
@@ -24,6 +23,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from feature_repo.contract.dataset import IdType
+from feature_repo.contract.event_log import (
+    Line,
+    events_of,
+    locked,
+    log_files,
+    segment_numbers,
+    segment_path,
+)
 from serving.answers import Rejected
 from serving.feedback_requests import FeedbackEvent
 from serving.ids import BadField, check_id
@@ -34,9 +41,6 @@ log = logging.getLogger(__name__)
 MOST_KNOWN = 1_000_000
 LONG_LINE = 400
 """Bytes of an event that are reckoned with when a log is opened."""
-
-Line = dict[str, Any]
-"""One event as a JSON object of the log."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,8 @@ class FeedbackLog:
 
     def load(self) -> None:
         """Read the ids of the last events, so that the first ``append`` need not."""
-        if self.path.exists():
-            with self._lock, self.path.open("ab+", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+        if log_files(self.path):
+            with self._lock, locked(self.path) as file:
                 self._catch_up(file)
 
     def append(self, lines: Sequence[Line], received_at: datetime) -> int:
@@ -114,8 +117,7 @@ class FeedbackLog:
             return 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock, self.path.open("ab+", buffering=0) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with self._lock, locked(self.path) as file:
                 self._catch_up(file)
                 new: dict[str, Line] = {}
                 for line in lines:
@@ -147,7 +149,8 @@ class FeedbackLog:
         """Read what was appended since; cut a line that a crash left half-written."""
         found = os.fstat(file.fileno())
         if found.st_ino != self._inode or found.st_size < self._read_to:
-            # At first, and after the file was moved away and begun anew.
+            # At first, and after a segment was cut off or the file was moved away.
+            self._read_segments()
             self._inode = found.st_ino
             self._read_to = _line_after(file, found.st_size - self._most_known * LONG_LINE)
         file.seek(self._read_to)
@@ -159,23 +162,29 @@ class FeedbackLog:
         self._know(event["event_id"] for event in events_of(data[:whole]))
         self._read_to += whole
 
+    def _read_segments(self) -> None:
+        """Read what was appended to a segment before it was cut off; at first, the last events."""
+        room, found = self._most_known * LONG_LINE, []
+        for number in reversed(segment_numbers(self.path)):
+            segment = segment_path(self.path, number)
+            about = segment.stat()
+            mine = about.st_ino == self._inode
+            begin = self._read_to if mine else max(0, about.st_size - room)
+            room -= about.st_size - begin
+            found.append((segment, begin))
+            if mine or room <= 0:
+                break
+        for segment, begin in reversed(found):
+            with segment.open("rb", buffering=0) as file:
+                file.seek(_line_after(file, begin))
+                self._know(event["event_id"] for event in events_of(file.read()))
+
     def _know(self, event_ids: Iterable[str]) -> None:
         for event_id in event_ids:
             self._known.pop(event_id, None)
             self._known[event_id] = None
         for event_id in list(islice(self._known, max(0, len(self._known) - self._most_known))):
             del self._known[event_id]
-
-
-def events_of(data: bytes) -> Iterator[Line]:
-    """The events of whole lines; lines that no ``append`` wrote are passed over."""
-    for line in data.splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("event_id"), str):
-            yield event
 
 
 def _line_after(file: FileIO, place: int) -> int:

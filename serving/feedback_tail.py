@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.feedback import Line, events_of
+from feature_repo.contract.event_log import Line, events_of, segment_numbers, segment_path
 
 MEMORY = 1 << 20
 """Bytes of the log's end that are read at first."""
@@ -37,6 +37,7 @@ class FeedbackTail:
         if (found.st_ino, found.st_size) == (self._inode, self._read_to):
             return
         if found.st_ino != self._inode or found.st_size < self._read_to:
+            self._finish_segment()
             self._inode, self._read_to = found.st_ino, 0
         begin = max(self._read_to, found.st_size - MEMORY)
         with self._path.open("rb") as file:
@@ -47,6 +48,18 @@ class FeedbackTail:
             data = data[data.find(b"\n") + 1 :]
         whole = data.rfind(b"\n") + 1
         self._read_to = begin + whole
-        for event in events_of(data[:whole]):
+        self._tell(data[:whole])
+
+    def _finish_segment(self) -> None:
+        """Tell of what was appended to the file before it was cut off the log."""
+        for number in segment_numbers(self._path)[-2:]:
+            segment = segment_path(self._path, number)
+            if segment.stat().st_ino == self._inode:
+                with segment.open("rb") as file:
+                    file.seek(self._read_to)
+                    self._tell(file.read())
+
+    def _tell(self, data: bytes) -> None:
+        for event in events_of(data):
             for listener in self._listeners:
                 listener(event)

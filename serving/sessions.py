@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from feature_repo.contract.event_log import Line
 from feature_repo.contract.events import EventType
-from serving.feedback import Line
 from serving.ids import Id
 
 MAX_ITEMS = 20

@@ -12,6 +12,7 @@ from pathlib import Path
 from feature_repo.contract.artifacts import write_json
 from feature_repo.contract.dataset import REPOSITORY, parse_time
 from feature_repo.contract.errors import BadInput, ConfigError
+from feature_repo.contract.event_log import log_files
 from serving.console import answer, run
 from serving.experiments.config import Experiment, read_experiment
 from serving.experiments.folder import Folder
@@ -134,7 +135,7 @@ def logs(folder: Path, project: str | None, window: Window) -> tuple[list[Path],
     feedback = folder / f"{chosen}.jsonl"
     first, last = _day(window.start), _day(window.until)
     days = [path for path in mine if first <= path.stem[1 - DAY :] <= last]
-    return [feedback] if feedback.exists() else [], days
+    return log_files(feedback), days
 
 
 def _day(time: datetime) -> str:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from feature_repo.contract.dataset import IdType
+from feature_repo.contract.event_log import log_files, rotate
 from serving.feedback import FeedbackLog, FeedbackReader
+from serving.feedback_tail import FeedbackTail
 from serving.problems import StorageFailed
 
 NOW = datetime(2017, 11, 27, 5, tzinfo=UTC)
@@ -244,3 +246,56 @@ def test_what_was_acknowledged_survives_the_death_of_the_writer(log: FeedbackLog
     assert log.append(lines(event("last")), NOW) == 1
     found = {line["event_id"] for line in written(log)}
     assert {f"{kind}{number}" for kind in "ef" for number in range(count)} <= found
+
+
+def test_an_event_counts_once_over_cuts_of_the_log(log: FeedbackLog) -> None:
+    other = FeedbackLog(log.path)
+    other.append(lines(event("a")), NOW)
+    log.append(lines(event("b")), NOW)
+    rotate(log.path)
+
+    # ``other`` has not read b yet; a third one has read nothing.
+    assert other.append(lines(event("a"), event("b"), event("c")), NOW) == 1
+    rotate(log.path)
+    third = FeedbackLog(log.path)
+    third.load()
+    assert third.append(lines(event("a"), event("b"), event("c"), event("d")), NOW) == 1
+
+    texts = [path.read_text(encoding="utf-8") for path in log_files(log.path)]
+    assert [json.loads(line)["event_id"] for line in "".join(texts).splitlines()] == list("abcd")
+
+
+def _cut_often(path: Path, times: int) -> None:
+    for _ in range(times):
+        rotate(path)
+
+
+def test_no_event_is_lost_or_doubled_while_the_log_is_cut(log: FeedbackLog) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_many, args=(log.path,)) for _ in range(2)]
+    workers += [context.Process(target=_cut_often, args=(log.path, 40))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    found = [
+        json.loads(line)["event_id"]
+        for path in log_files(log.path)
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert sorted(found) == sorted(f"e{n}" for n in range(50))
+
+
+def test_a_tail_tells_of_what_came_just_before_a_cut(log: FeedbackLog) -> None:
+    heard: list[str] = []
+    tail = FeedbackTail(log.path, [lambda line: heard.append(line["event_id"])])
+    log.append(lines(event("a")), NOW)
+    tail.catch_up()
+    log.append(lines(event("b")), NOW)
+    rotate(log.path)
+    log.append(lines(event("c")), NOW)
+
+    tail.catch_up()
+
+    assert heard == ["a", "b", "c"]
