@@ -10,6 +10,7 @@ in without knowing what it stood between, until a materialisation brings the exa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +31,8 @@ MOST_KEPT = 256
 """So many are not settled, at most."""
 MOST_DONE = 256
 """Ids of settled purchases that are remembered."""
+ROUNDING = 1e-5
+"""Relative, of sums that are stored with 24 bits."""
 PROVISIONAL_US = SECOND_US
 """Time of rows of users whose materialised row was lost: any materialisation replaces them."""
 
@@ -166,28 +169,37 @@ class _Folding:
         )
         self.changed = False
 
-    def _outside(self, view: str) -> list[Purchase]:
+    def _outside(self, view: str, kept: Sequence[Kept] | None = None) -> list[Purchase]:
         """The kept purchases that a view's base lacks."""
-        return [one.purchase for one in self._kept if view not in one.inside]
+        some = self._kept if kept is None else kept
+        return [one.purchase for one in some if view not in one.inside]
 
     def take_over(self) -> None:
-        """Make rows that somebody else wrote the bases."""
-        row, stamps = self._stored.row, self._stored.stamps_us
-        for view in VIEWS:
-            if stamps.get(view) == self._stored.journal.stamps_us.get(view) or view not in stamps:
+        """Make rows that somebody else wrote the bases.
+
+        One that is what the journal makes of the compacted purchases leaves the base as it is,
+        so that later ones can still be put in their place.
+        """
+        for view, stamp in self._stored.stamps_us.items():
+            if stamp == self._stored.journal.stamps_us.get(view):
                 continue
             self.changed = True
-            self._bases_us[view] = stamps[view]
-            self._revisions[view] = stamps[view] % SECOND_US
-            match view:
-                case "user_history":
-                    self._base = replace(self._base, history=row.history)
-                case "user_activity":
-                    self._base = replace(self._base, activity=row.activity)
-                case _:
-                    self._base = replace(self._base, seen=row.seen)
+            self._revisions[view] = stamp % SECOND_US
+            if self._explains(view, stamp):
+                if not all(self._marks.contains(stamp, one) for one in self._outside(view)):
+                    self._revise(view)
+                continue
+            self._bases_us[view] = stamp
+            self._base = _with_view(self._base, view, self._stored.row)
             self._kept = [self._placed(one, view) for one in self._kept]
         self._finish_inside()
+
+    def _explains(self, view: str, stamp: int) -> bool:
+        """Whether a view's row is its base and those kept purchases that a compaction took."""
+        if view not in self._stored.journal.stamps_us:
+            return False
+        taken = [one for one in self._kept if self._marks.contains(stamp, one.purchase)]
+        return _alike(view, self._row(taken), self._stored.row)
 
     def _placed(self, one: Kept, view: str) -> Kept:
         """A kept purchase after a view's base was replaced."""
@@ -257,29 +269,28 @@ class _Folding:
         old = [one for one in self._kept if one.purchase.time_s <= until]
         if not old:
             return
-        kept, self._kept = self._kept, old
-        self._base = self._row()
+        self._base = self._row(old)
         for view in VIEWS:
-            last_us = max((p.time_s for p in self._outside(view)), default=0) * SECOND_US
+            last_us = max((p.time_s for p in self._outside(view, old)), default=0) * SECOND_US
             base_us = self._bases_us.get(view, 0)
             if last_us > base_us:
                 self._bases_us[view] = last_us + base_us % SECOND_US
         self._done += [one.purchase.key for one in old]
-        self._kept = [one for one in kept if one.purchase.time_s > until]
+        self._kept = [one for one in self._kept if one.purchase.time_s > until]
 
-    def _row(self) -> UserRow:
-        """The bases and the kept purchases together."""
+    def _row(self, kept: Sequence[Kept] | None = None) -> UserRow:
+        """The bases and the kept purchases, or some of them, together."""
         base, rules = self._base, self._rules
         activity = base.activity
-        for basket in totals(self._outside(ACTIVITY)):
+        for basket in totals(self._outside(ACTIVITY, kept)):
             activity = advance(activity, basket, rules.half_life_days)
         history = fold_all(
             base.history,
-            baskets(self._outside(HISTORY)),
+            baskets(self._outside(HISTORY, kept)),
             history_items=rules.history_items,
             half_life_days=rules.half_life_days,
         )
-        first = latest_first(self._outside(SEEN))
+        first = latest_first(self._outside(SEEN, kept))
         return UserRow(history, activity, (*first, *_without(base.seen, first))[:SEEN_ITEMS])
 
     def result(self, *, known: bool) -> StoredUser:
@@ -309,6 +320,37 @@ class _Folding:
     def _has_base(self, view: str) -> bool:
         stamp = self._stored.stamps_us.get(view)
         return stamp is not None and stamp >= PROVISIONAL_US + SECOND_US
+
+
+def _with_view(base: UserRow, view: str, row: UserRow) -> UserRow:
+    """A base with one view of another row."""
+    if view == HISTORY:
+        return replace(base, history=row.history)
+    if view == ACTIVITY:
+        return replace(base, activity=row.activity)
+    return replace(base, seen=row.seen)
+
+
+def _alike(view: str, one: UserRow, other: UserRow) -> bool:
+    """Whether two rows of a view differ in nothing but the rounding of decayed sums."""
+    if view == SEEN:
+        return one.seen == other.seen
+    if view == ACTIVITY:
+        return _close(_values(one.activity), _values(other.activity))
+    mine, theirs = one.history.items, other.history.items
+    return [item for item, _ in mine] == [item for item, _ in theirs] and all(
+        _close(_values(a), _values(b)) for (_, a), (_, b) in zip(mine, theirs, strict=True)
+    )
+
+
+def _close(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return one is other
+    return all(
+        a == b
+        or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=ROUNDING))
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _without(items: Sequence[Id], others: Sequence[Id]) -> tuple[Id, ...]:

@@ -239,3 +239,16 @@ def test_the_row_of_a_known_user_that_was_lost_waits_for_the_next_materialisatio
     assert max(again.stamps_us.values()) < 2 * SECOND_US < new.stamps_us[HISTORY]
     assert_same(whole.row, bulk([bought(3, 0), bought(1, 50), bought(2, 60)]))
     assert whole.stamps_us[HISTORY] == (START_S + 60 * 3600) * SECOND_US + 15
+
+
+def test_after_a_materialisation_of_what_was_folded_late_ones_still_find_their_place() -> None:
+    base = [bought(1, 0), bought(2, 5)]
+    sent = [bought(1, 20), bought(3, 25)]
+    stored = fold_purchases(materialised(bulk(base), 0), sent, Marks(), RULES)
+    new = materialised(bulk([*base, *sent]), compaction=1)
+    marks = Marks(begun=1, done={1: {"a": 1}})
+
+    found = StoredUser(new.row, new.stamps_us, stored.journal)
+    found = fold_purchases(found, [bought(1, 10, segment=2)], marks, RULES)
+
+    assert_same(found.row, bulk([*base, *sent, bought(1, 10)]))
