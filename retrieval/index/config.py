@@ -32,7 +32,7 @@ class IndexConfig:
     back. A build that stays below it is refused."""
     k: int = 100
     """Length of the lists that recall is measured on."""
-    max_exact_ms: float = 2.0
+    max_exact_ms: float = 0.2
     """``auto`` takes the exact index while it answers a user within this time, on one core."""
     memory_gb: float | None = None
     """Most memory that ``auto`` plans for; null: half of what the machine has free."""

@@ -135,7 +135,7 @@ def test_few_items_are_searched_exactly_and_the_log_says_why(
 
     assert about.kind == "flat"
     assert "flat for 3,000 items of width 16: exact search takes" in caplog.text
-    assert "within index.max_exact_ms=2" in caplog.text
+    assert "within index.max_exact_ms=0.2" in caplog.text
 
 
 @pytest.mark.parametrize(
