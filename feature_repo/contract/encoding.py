@@ -49,14 +49,18 @@ class Bag:
     offsets: Ints
     weights: Floats | None = None
     """None means that every row weighs 1."""
+    is_single: bool = False
+    """Whether every example is known to have one row, of weight 1."""
 
     @staticmethod
     def single(values: Ints) -> Bag:
         """One row an example."""
-        return Bag(values, np.arange(len(values) + 1, dtype=np.int64))
+        return Bag(values, np.arange(len(values) + 1, dtype=np.int64), is_single=True)
 
     def take(self, index: Ints) -> Bag:
         """The bags of some examples, in the order of ``index``."""
+        if self.is_single:
+            return Bag.single(self.values[index])
         place, offsets = taken(self.offsets, index)
         return Bag(
             self.values[place], offsets, None if self.weights is None else self.weights[place]

@@ -133,6 +133,8 @@ class Tables:
                 f"table of {len(table)} rows; encoder and tables are not of one release."
             )
         rows = table.rows(bag.values)
+        if bag.is_single:
+            return rows
         if bag.weights is not None:
             rows *= bag.weights[:, None]
         lengths = np.diff(bag.offsets)
