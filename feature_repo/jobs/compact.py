@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from feature_repo.contract.artifacts import atomic_path, read_json, write_json
 from feature_repo.contract.dataset import IdType, parse_time
 from feature_repo.contract.embedded import connect as connect_store
-from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.event_log import (
     Line,
     events_of,
@@ -48,6 +48,7 @@ from feature_repo.jobs.canonical import COMPACTION, ITEMS, PURCHASE, USERS, Stag
 from feature_repo.jobs.config import CompactConfig, DataConfig, JobConfig
 from feature_repo.jobs.database import connect, open_writer, parquet, row, text, write_parquet
 from feature_repo.jobs.ingest import stage_of as ingest_stage
+from feature_repo.jobs.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,8 @@ def _next(folder: Folder, config: CompactConfig, told: EventStream) -> Plan | No
     """Cut segments off and plan to take them; None where there is nothing to take."""
     last = max(folder.plans(), default=0)
     logs, files = dict(folder.plan(last).logs), []
+    if not any(_has_more(path, logs) for path in config.logs):
+        return None
     told.begin_compaction(last + 1)  # before the cut: what comes after it is in none yet
     for path in config.logs:
         rotate(path)
@@ -164,6 +167,14 @@ def _next(folder: Folder, config: CompactConfig, told: EventStream) -> Plan | No
     plan = Plan(last + 1, tuple(files), logs)
     write_json(folder.plan_path(plan.number), plan.to_json())
     return plan
+
+
+def _has_more(path: Path, logs: Mapping[str, int]) -> bool:
+    """Whether a log has lines that no compaction took."""
+    newest = max(segment_numbers(path), default=0)
+    if newest and newest > logs.get(log_id(path), 0):
+        return True
+    return path.exists() and path.stat().st_size > 0
 
 
 def _write_part(config: CompactConfig, folder: Folder, plan: Plan) -> None:
@@ -254,8 +265,7 @@ def merge(config: JobConfig, now: datetime) -> None:
     if not last or (_merged(folder) == last and (data.folder / "dataset.json").exists()):
         return
     _keep_ingested(folder)
-    stage = ingest_stage(config)
-    ingested = stage.is_current()
+    ingested = _current_ingest(config)
     counts = _counts(data)
     users, items = _id_types(folder.canonical)
     with connect(config, data.folder) as connection:
@@ -268,9 +278,18 @@ def merge(config: JobConfig, now: datetime) -> None:
             Staged(users, items, counts, origin),
             now,
         )
-    if ingested:
-        stage.done()  # so that the ingest need not be done again
+    if ingested is not None:
+        ingested.done()  # so that the ingest need not be done again
     write_json(folder.path / "merged.json", {"number": last, "events": _size(folder)})
+
+
+def _current_ingest(config: JobConfig) -> Stage | None:
+    """The ingest of this data set, where its files are here and it is not to be done again."""
+    try:
+        stage = ingest_stage(config)
+        return stage if stage.is_current() else None
+    except BadInput:
+        return None  # compactions need no raw files
 
 
 def _merged(folder: Folder) -> int:
