@@ -21,6 +21,7 @@ from feature_repo.contract.embedded import online_url
 from feature_repo.contract.errors import ArtifactError, ShoprecError, StoreUnavailable
 from serving.about import About, require_release
 from serving.console import run
+from serving.folding import folding_process
 from serving.settings import KEYS_VARIABLE, METRICS_VARIABLE, PREFIX, Settings, require_keys
 
 log = logging.getLogger(__name__)
@@ -112,10 +113,11 @@ def serve(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="shoprec-") as shared:
         # Before anything imports prometheus_client, which looks for it then.
         os.environ[METRICS_VARIABLE] = os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-        if settings.workers == 1:
-            _run_one(arguments)
-        else:
-            _run_many(arguments, settings.workers)
+        with folding_process(settings):
+            if settings.workers == 1:
+                _run_one(arguments)
+            else:
+                _run_many(arguments, settings.workers)
 
 
 def _run_one(arguments: argparse.Namespace) -> None:

@@ -32,6 +32,8 @@ class About:
     git: str | None
     fingerprints: dict[str, str]
     """Part -> fingerprint of its list of features."""
+    history_items: int = 200
+    """Most distinct items of a user's history."""
 
     @staticmethod
     def read(folder: Path, *, verify: bool = True) -> About:
@@ -58,6 +60,7 @@ class About:
                 rankers=tuple(value["rankers"]),
                 git=value["git"],
                 fingerprints=value["fingerprints"],
+                history_items=int(value.get("history_items", 200)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(

@@ -12,6 +12,8 @@ from serving.ids import Id
 
 MAX_USERS = 20_000
 """Users that are kept, those who asked last."""
+FOLDED_S = 1.0
+"""Seconds within which feedback is in the user's stored state."""
 MAX_ANSWERS = 8
 """Answers that are kept of a user."""
 
@@ -36,7 +38,8 @@ class AnswerCache:
         return answer if self._clock() < expires else None
 
     def put(self, user_id: Id, key: Hashable, answer: Recommendation, asked_at: float) -> None:
-        """Keep an answer, unless something was heard of the user since it was asked for.
+        """Keep an answer, unless something was heard of the user since it was asked for, or so
+        shortly before that it may not be in the user's stored state yet.
 
         Args:
             user_id: whose it is.
@@ -44,7 +47,7 @@ class AnswerCache:
             answer: is given again.
             asked_at: when the making of the answer began, by the clock.
         """
-        if self._heard.get(user_id, float("-inf")) >= asked_at:
+        if self._heard.get(user_id, float("-inf")) + FOLDED_S >= asked_at:
             return
         answers = self._answers.pop(user_id, {})
         if len(answers) >= MAX_ANSWERS:

@@ -56,7 +56,7 @@ class Server:
         self.answering = Threads(1, self.settings.queue, self.metrics.set_waiting)
         self._batches = Batcher(self.answering, self._together)
         self.writing = Threads(WRITERS, self.settings.queue)
-        self.sessions = Sessions()
+        self.sessions = Sessions(self.settings.recent_s)
         self.cache = AnswerCache(self.settings.cache_s)
         self.tail = FeedbackTail(self.feedback.path, [self.sessions.see, self.cache.hear])
         self.live.tell(self.metrics.set_release)
@@ -71,10 +71,14 @@ class Server:
         query.require(self.live.get().release.about)
         return self.experiments.assigned(query)
 
-    def session_items(self, session_id: str | None) -> Sequence[Id]:
-        """What was looked at in a session, latest first, whichever worker heard of it."""
-        if session_id is not None:
-            self.tail.catch_up()
+    def session_items(self, session_id: str | None, user_id: Id | None = None) -> Sequence[Id]:
+        """What was looked at in a session, latest first, whichever worker heard of it.
+
+        Without a session: what the user looked at of late.
+        """
+        self.tail.catch_up()
+        if session_id is None:
+            return self.sessions.looked_at(user_id)
         return self.sessions.items(session_id)
 
     async def recommend(self, query: Query) -> Recommendation:

@@ -50,12 +50,17 @@ class Settings:
 
     items_s: float = 0.1
     """Time between two looks at the log of items."""
+    fold_s: float = 0.05
+    """Time between two looks at the feedback log for what it changes of users' rows; 0: a server
+    leaves that to others."""
+    recent_s: float = 1800.0
+    """Seconds for which what a user looked at counts where a request names no session; 0: none."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "max_body", "deadline_ms", "items_s"):
             value = getattr(self, name)
             _require(value > 0, f"{PREFIX}{name.upper()} must be above zero; got {value}.")
-        for name in ("cache_s", "watch_s"):
+        for name in ("cache_s", "watch_s", "fold_s", "recent_s"):
             value = getattr(self, name)
             _require(value >= 0, f"{PREFIX}{name.upper()} must not be below zero; got {value}.")
 

@@ -288,6 +288,7 @@ def _about(
         "as_of": cutoff.isoformat(),
         "user_id": dataset.user_id.value,
         "item_id": dataset.item_id.value,
+        "history_items": dataset.history_items,
         "rankers": list(rankers),
         "git": git_revision(),
         "fingerprints": {"release": schema.fingerprint, **fingerprints},

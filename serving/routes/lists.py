@@ -23,7 +23,8 @@ def list_routes(server: Server) -> APIRouter:
     router = APIRouter(tags=["recommendations"], responses=RESPONSES)
 
     def checked(request: RecommendRequest | RankRequest) -> ListQuery:
-        return server.checked(request.query(server.session_items(request.session_id)))
+        looked_at = server.session_items(request.session_id, request.user_id)
+        return server.checked(request.query(looked_at))
 
     asked, written = Reader(RecommendRequest), Writer(Recommendation)
 

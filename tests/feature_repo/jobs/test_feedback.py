@@ -23,7 +23,7 @@ from tests.feature_repo.jobs.feedback import (
 from tests.feature_repo.jobs.shops import day, purchase, write_shop
 
 USERS, NEW_USERS, ITEMS = 40, 10, 30
-INGESTED = 985
+INGESTED = 994
 EVENTS = 10_000
 
 
