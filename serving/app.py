@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,6 +36,8 @@ from serving.stages import STORE_SHARE
 
 log = logging.getLogger(__name__)
 
+SWITCH_S = 0.001
+"""Time that the event loop waits at most for the thread that answers, and it for the loop."""
 DESCRIPTION = """\
 Lists of items for the users of a shop, and what the users did with them.
 
@@ -85,6 +88,7 @@ def app_and_loader() -> tuple[FastAPI, Callable[[], None]]:
 
 def _server(settings: Settings) -> Server:
     """The parts of a server; ``project`` is set."""
+    sys.setswitchinterval(SWITCH_S)
     folder = os.environ.get(METRICS_VARIABLE)
     shared = Path(folder) if folder else None
     if shared is not None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from feature_repo.contract.event_log import Line, events_of, segment_numbers, segment_path
+
+log = logging.getLogger(__name__)
 
 MEMORY = 1 << 20
 """Bytes of the log's end that are read at first."""
@@ -27,13 +32,29 @@ class FeedbackTail:
         self._path, self._listeners = path, listeners
         self._inode = -1
         self._read_to = 0
+        self._looked = float("-inf")
+        self._told = False
 
-    def catch_up(self) -> None:
-        """Tell the listeners of what was appended since; all of it was acknowledged or soon is."""
+    def catch_up(self, pause_s: float = 0.0) -> None:
+        """Tell the listeners of what was appended since; all of it was acknowledged or soon is.
+
+        Args:
+            pause_s: nothing is done within so many seconds of the last time.
+        """
+        now = time.monotonic()
+        if now - self._looked < pause_s:
+            return
+        self._looked = now
         try:
-            found = self._path.stat()
-        except OSError:
-            return  # no event yet
+            self._read_on(self._path.stat())
+        except FileNotFoundError:
+            pass  # no event yet
+        except OSError as error:
+            if not self._told:
+                log.warning("%s cannot be read: %s. Lists do not follow it.", self._path, error)
+            self._told = True
+
+    def _read_on(self, found: os.stat_result) -> None:
         if (found.st_ino, found.st_size) == (self._inode, self._read_to):
             return
         if found.st_ino != self._inode or found.st_size < self._read_to:

@@ -108,7 +108,7 @@ class ListRequest(BaseModel):
     """Leave out what the user is known to have bought."""
     exclude: Annotated[list[RawItemId], Field(max_length=MAX_EXCLUDED)] = []
     """Items to leave out, such as those in the basket."""
-    filters: FilterRequest = FilterRequest()
+    filters: FilterRequest = Field(default_factory=FilterRequest)
     diversity: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     """0, the best scores, to 1, the least alike items; by default the release's strength."""
     explain: StrictBool = False
@@ -120,7 +120,7 @@ class ListRequest(BaseModel):
     """Items that the user looks at, latest first; lists follow them and do not hold them."""
     session_id: Text | None = None
     """The items of the session's recent feedback become anchors too."""
-    context: ContextRequest = ContextRequest()
+    context: ContextRequest = Field(default_factory=ContextRequest)
     variant: Annotated[dict[Text, Text], Field(max_length=20)] = {}
     """For testers: A/B experiment -> the variant to answer by, such as `{"strategies": "popular"}`,
     whoever would see it and when. Reports leave such answers out."""

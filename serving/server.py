@@ -26,6 +26,8 @@ from serving.threads import Threads, TooLate
 
 WRITERS = 2
 """Threads that wait for the disk."""
+TAIL_PAUSE_S = 0.05
+"""Between two looks at the feedback that other workers took, for requests without a session."""
 GRACE = 0.1
 """Share of the deadline after which an answer is no longer waited for."""
 
@@ -76,9 +78,10 @@ class Server:
 
         Without a session: what the user looked at of late.
         """
-        self.tail.catch_up()
         if session_id is None:
+            self.tail.catch_up(TAIL_PAUSE_S)
             return self.sessions.looked_at(user_id)
+        self.tail.catch_up()
         return self.sessions.items(session_id)
 
     async def recommend(self, query: Query) -> Recommendation:

@@ -30,6 +30,7 @@ def feedback_routes(server: Server) -> APIRouter:
         lines, rejected = reader.read(request.events)
         write = partial(server.feedback.append, lines, datetime.now(UTC))
         accepted = await server.writing.run(write)
+        server.tail.catch_up()
         result = FeedbackResult(accepted, len(lines) - accepted, rejected)
         server.metrics.count_feedback(
             accepted=accepted, duplicate=result.duplicates, rejected=len(rejected)
