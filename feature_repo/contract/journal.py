@@ -10,6 +10,7 @@ in without knowing what it stood between, until a materialisation brings the exa
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,8 @@ class Journal:
     """Items whose state the kept purchases changed -> the state in the base; None: not in it."""
     activity: Activity | None = None
     """The base."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """View -> digest of its base, where ``undo`` and the row have to make it again."""
     kept: tuple[Kept, ...] = ()
     done: tuple[str, ...] = ()
     """Keys of settled purchases, latest last."""
@@ -87,6 +90,7 @@ class Journal:
             "bases": dict(self.bases_us),
             "undo": [[item, _values(state)] for item, state in self.undo.items()],
             "activity": None if activity is None else list(activity.to_row().values()),
+            "digests": dict(self.digests),
             "kept": [
                 [*_values(one.purchase), [VIEWS.index(v) for v in sorted(one.inside)]]
                 for one in self.kept
@@ -103,6 +107,7 @@ class Journal:
             value["bases"],
             {item: None if s is None else ItemState(*s) for item, s in value["undo"]},
             None if activity is None else Activity(*activity),
+            value["digests"],
             tuple(
                 Kept(Purchase(*values), frozenset(VIEWS[v] for v in inside))
                 for *values, inside in value["kept"]
@@ -196,7 +201,10 @@ class _Folding:
 
     def _explains(self, view: str, stamp: int) -> bool:
         """Whether a view's row is its base and those kept purchases that a compaction took."""
-        if view not in self._stored.journal.stamps_us:
+        journal = self._stored.journal
+        if view not in journal.stamps_us or _digests(self._base).get(view) != journal.digests.get(
+            view
+        ):
             return False
         taken = [one for one in self._kept if self._marks.contains(stamp, one.purchase)]
         return _alike(view, self._row(taken), self._stored.row)
@@ -302,6 +310,7 @@ class _Folding:
             self._bases_us,
             _undo(self._base.history, row.history),
             self._base.activity,
+            _digests(self._base),
             tuple(self._kept),
             tuple(self._done[-MOST_DONE:]),
         )
@@ -320,6 +329,15 @@ class _Folding:
     def _has_base(self, view: str) -> bool:
         stamp = self._stored.stamps_us.get(view)
         return stamp is not None and stamp >= PROVISIONAL_US + SECOND_US
+
+
+def _digests(base: UserRow) -> dict[str, str]:
+    """Of the bases that a journal does not hold, without what is rounded."""
+    history = [(item, s.count, s.first_s, s.last_s) for item, s in base.history.items]
+    return {
+        view: hashlib.blake2b(repr(values).encode(), digest_size=8).hexdigest()
+        for view, values in ((HISTORY, history), (SEEN, base.seen))
+    }
 
 
 def _with_view(base: UserRow, view: str, row: UserRow) -> UserRow:

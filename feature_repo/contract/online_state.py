@@ -160,7 +160,8 @@ class UserStates:
         pipeline = self.client.pipeline(transaction=False)
         for (user_id, read, after), values in zip(users, messages, strict=True):
             arguments = [*self._guards, *read.before, *self._written(after, values)]
-            pipeline.eval(_SCRIPT, 1, self.key(user_id), *arguments)
+            # By this name pipelines of a cluster take it too.
+            pipeline.execute_command("EVAL", _SCRIPT, 1, self.key(user_id), *arguments)
         return [reply == 1 for reply in answered(pipeline.execute)]
 
     def _written(self, after: StoredUser, values: Mapping[str, bytes]) -> list[bytes]:
