@@ -73,4 +73,5 @@ def _orders(
     orders = random.poisson(rate_U)
     users = np.repeat(np.arange(len(orders)), orders)
     baskets = level_U[users] * random.lognormal(0.0, 0.8, len(users))
-    return orders.astype(np.float64), np.bincount(users, baskets, minlength=len(orders))
+    spent = np.bincount(users, baskets, minlength=len(orders))
+    return orders.astype(np.float64), spent.astype(np.float64)

@@ -24,7 +24,9 @@ AHEAD = timedelta(days=1)
 def is_ahead(line: Mapping[str, Any]) -> bool:
     """Whether an event's time cannot be true; it then counts nowhere."""
     received = line.get("received_at")
-    return bool(received) and parse_time(line["event_timestamp"]) > parse_time(received) + AHEAD
+    if not received:
+        return False
+    return parse_time(line["event_timestamp"]) > parse_time(received) + AHEAD
 
 
 @dataclass(frozen=True)
