@@ -24,6 +24,7 @@ Train a model on a training set, and write its run folder.
   python -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
   torchrun --nproc-per-node N -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
   python -m trainer --multirun [hydra/launcher=slurm] experiment=NAME KEY=VALUE,VALUE [...]
+  python -m trainer experiment=NAME init=release data.since=last [init.hold_days=7] [KEY=VALUE ...]
 
   experiment  one of {experiments}
   cutoff      t0, t1, t2, t3 (edges of the data set's windows) or an ISO time
@@ -45,6 +46,10 @@ it write a checkpoint and end with exit code 75.
 With --multirun every combination of the values is trained: one after the other, or each in a SLURM
 job of its own (conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=NAME and so on). A table
 of the results comes last; the exit code is 1 if any of the runs is not finished.
+
+With init=release the two-tower of the published release goes on with what came in since its
+cut-off. The newest init.hold_days judge the result beside the published release, and it takes that
+one's place unless it is worse beyond noise (trainer/continuing.py).
 
 Settings, with their values by default:
 """
@@ -94,6 +99,11 @@ def main(arguments: Sequence[str]) -> int:
             from trainer.multirun import sweep
 
             return 0 if sweep(arguments) else 1
+        if any(argument.startswith("init=") for argument in arguments):
+            from trainer.continuing import go_on
+
+            sys.stdout.write(f"{go_on(arguments)}\n")
+            return 0
         config = compose(arguments)
         with process_group(config.sharding.device) as process:
             try:

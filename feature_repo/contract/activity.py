@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from feature_repo.contract.state import DAY_S
@@ -28,7 +28,7 @@ class Activity:
 
     def to_row(self) -> dict[str, Any]:
         """The columns of the view."""
-        return asdict(self)
+        return dict(vars(self))
 
     @staticmethod
     def from_row(row: Mapping[str, Any]) -> Activity | None:

@@ -31,8 +31,8 @@ from feature_repo.contract.journal import (
 from feature_repo.contract.marks import SECOND_US
 from feature_repo.contract.online import entity_key, field_name, timestamp_field
 from feature_repo.contract.state import Id, UserState
-from feature_repo.contract.value_columns import element_of, encode_column
-from feature_repo.contract.values import decode_value
+from feature_repo.contract.value_columns import encode_column
+from feature_repo.contract.values import decode_number_lists, decode_value
 
 JOURNAL_FIELD = b"_journal"
 """Field of a user's hash; Feast reads fields by name, and passes it over."""
@@ -117,33 +117,37 @@ class UserStates:
         pipeline = self.client.pipeline(transaction=False)
         for user_id in user_ids:
             pipeline.hmget(self.key(user_id), self._fields)
-        return [self._decoded(reply) for reply in answered(pipeline.execute)]
+        return self._decoded(answered(pipeline.execute))
 
     def key(self, user_id: Id) -> bytes:
         """The Redis key of a user."""
         return entity_key("user_id", user_id, self.project)
 
-    def _decoded(self, reply: list[bytes | None]) -> ReadUser:
-        guards, values = reply[: len(self._guards)], reply[len(self._guards) :]
-        row = {
-            name: decode_value(value) for (_, name), value in zip(self._names, values, strict=True)
+    def _decoded(self, replies: Sequence[Sequence[bytes | None]]) -> list[ReadUser]:
+        """Users from their fields; decoded a column at a time."""
+        places = range(len(self._guards), len(self._fields))
+        columns = {
+            name: _column([reply[place] for reply in replies], self._types[view][name])
+            for place, (view, name) in zip(places, self._names, strict=True)
         }
-        seconds, nanos = decode_times(guards[: len(VIEWS)])
-        stamps_us = seconds * SECOND_US + nanos // 1_000
-        stamps = {
-            view: int(us)
-            for view, us, found in zip(VIEWS, stamps_us, guards, strict=False)
-            if found is not None
-        }
-        kept = guards[-1]
-        journal = Journal() if kept is None else Journal.from_json(json.loads(kept))
-        seen = row["seen_item_id"]
-        user = UserRow(
-            UserState.from_row(row),
-            Activity.from_row(row),
-            () if seen is None else tuple(seen.tolist() if isinstance(seen, np.ndarray) else seen),
-        )
-        return ReadUser(StoredUser(user, stamps, journal), tuple(one or b"" for one in guards))
+        stamps = [_stamps_us([reply[place] for reply in replies]) for place in range(len(VIEWS))]
+        found = []
+        for place, reply in enumerate(replies):
+            row = {name: column[place] for name, column in columns.items()}
+            times = {v: us[place] for v, us in zip(VIEWS, stamps, strict=True)}
+            guards = reply[: len(self._guards)]
+            kept = guards[-1]
+            user = StoredUser(
+                UserRow(
+                    UserState.from_row(row),
+                    Activity.from_row(row),
+                    tuple(row["seen_item_id"] or ()),
+                ),
+                {view: us for view, us in times.items() if us is not None},
+                Journal() if kept is None else Journal.from_json(json.loads(kept)),
+            )
+            found.append(ReadUser(user, tuple(one or b"" for one in guards)))
+        return found
 
     def write(self, users: Sequence[tuple[Id, ReadUser, StoredUser]]) -> list[bool]:
         """Write what became of users since they were read, in one round trip.
@@ -157,19 +161,20 @@ class UserStates:
         if not users:
             return []
         messages = self._encoded([after for _, _, after in users])
+        times = _stamp_messages([after.stamps_us for _, _, after in users])
         pipeline = self.client.pipeline(transaction=False)
-        for (user_id, read, after), values in zip(users, messages, strict=True):
-            arguments = [*self._guards, *read.before, *self._written(after, values)]
+        for (user_id, read, after), values, stamps in zip(users, messages, times, strict=True):
+            arguments = [*self._guards, *read.before, *self._written(after, values, stamps)]
             # By this name pipelines of a cluster take it too.
             pipeline.execute_command("EVAL", _SCRIPT, 1, self.key(user_id), *arguments)
         return [reply == 1 for reply in answered(pipeline.execute)]
 
-    def _written(self, after: StoredUser, values: Mapping[str, bytes]) -> list[bytes]:
+    def _written(
+        self, after: StoredUser, values: Mapping[str, bytes], stamps: Mapping[str, bytes]
+    ) -> list[bytes]:
         """Fields and values of the views that have a time, and of the journal."""
-        views = [view for view in VIEWS if view in after.stamps_us]
-        times = encode_times(np.array([after.stamps_us[view] for view in views], np.int64))
         found: list[bytes] = []
-        for view, stamp in zip(views, times.to_pylist(), strict=True):
+        for view, stamp in stamps.items():
             found += [timestamp_field(view), stamp]
             for name in self._types[view]:
                 found += [field_name(view, name), values[name]]
@@ -183,16 +188,37 @@ class UserStates:
         for types in self._types.values():
             for name, dtype in types.items():
                 column = pa.array([row[name] for row in rows], _ARROW[dtype])
-                for one, message in zip(found, _messages(column, dtype), strict=True):
+                for one, message in zip(
+                    found, encode_column(column, dtype).to_pylist(), strict=True
+                ):
                     one[name] = message
         return found
 
 
-def _messages(column: pa.Array, dtype: str) -> list[bytes]:
-    if element_of(dtype) is None and column.null_count:
-        # A null among integers makes Feast write floats; there is none beside whole rows.
-        return [encode_column(column.slice(n, 1), dtype)[0].as_py() for n in range(len(column))]
-    return encode_column(column, dtype).to_pylist()  # type: ignore[no-any-return]
+def _column(messages: Sequence[bytes | None], dtype: str) -> list[Any]:
+    """The Python values of one feature of many users; None where there is none."""
+    if dtype in ("Array(Int64)", "Array(Float32)"):
+        values, lengths, known = decode_number_lists(messages)
+        flat, ends = values.tolist(), np.cumsum(lengths).tolist()
+        return [
+            flat[end - length : end] if there else None
+            for end, length, there in zip(ends, lengths.tolist(), known, strict=True)
+        ]
+    return [decode_value(message) for message in messages]
+
+
+def _stamps_us(messages: Sequence[bytes | None]) -> list[int | None]:
+    """Epoch microseconds of a view's times."""
+    seconds, nanos = decode_times(messages)
+    times = (seconds * SECOND_US + nanos // 1_000).tolist()
+    return [None if m is None else us for m, us in zip(messages, times, strict=True)]
+
+
+def _stamp_messages(users: Sequence[Mapping[str, int]]) -> list[dict[str, bytes]]:
+    """The times of views as messages, of each user; of views that have one."""
+    flat = [stamps[view] for stamps in users for view in VIEWS if view in stamps]
+    messages = iter(encode_times(np.array(flat, np.int64)).to_pylist())
+    return [{view: next(messages) for view in VIEWS if view in stamps} for stamps in users]
 
 
 def _columns(row: UserRow) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from feature_repo.contract.event_stream import EventStream
 from feature_repo.contract.folding import Folder, Forwarder
 from feature_repo.contract.journal import Journal, Rules, StoredUser
 from feature_repo.contract.online import field_name, timestamp_field
-from feature_repo.contract.online_state import JOURNAL_FIELD, UserStates
+from feature_repo.contract.online_state import JOURNAL_FIELD, UserStates, _stamp_messages
 from tests.feature_repo.jobs.feedback import append, line, run
 from tests.feature_repo.jobs.shops import day
 from tests.feature_repo.redis_servers import redis_cluster
@@ -151,10 +151,9 @@ def materialise(client: Any, user: StoredUser, user_id: int) -> None:
     for view, types in states._types.items():
         if before.user.stamps_us.get(view, 0) >= user.stamps_us[view]:
             continue
-        written = states._written(user, values)
-        stamps = dict(zip(written[::2], written[1::2], strict=True))
         fields: dict[Any, Any] = {field_name(view, name): values[name] for name in types}
-        fields[timestamp_field(view)] = stamps[timestamp_field(view)]
+        (stamps,) = _stamp_messages([user.stamps_us])
+        fields[timestamp_field(view)] = stamps[view]
         client.hset(states.key(user_id), mapping=fields)
     EventStream(client, SHOP).materialised()
 

@@ -1,0 +1,424 @@
+"""``python -m trainer experiment=NAME init=release data.since=last``: go on from what is served.
+
+The two-tower of the published release is trained further, on the sessions since its cut-off alone,
+with rows for the users and items that are new; other sources are fitted anew, and the release's
+rankers are taken over. The newest days are held back: the new release and the published one make
+lists for the users of those days, from the same rows, and the new one is published unless its
+lists are worse by more than the noise of the difference. Like ``trainer.quickstart`` this strings
+commands together, each of which can be run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contract.artifacts import read_json, read_manifest, read_table, write_json
+from feature_repo.contract.columns import list_column
+from feature_repo.contract.dataset import Dataset, parse_time
+from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError, require
+from ranking.metrics import Estimate, Relevant, bootstrap, ndcg_at_k
+from trainer.export import CURRENT, DEFAULT_RANKER
+from trainer.export import KIND as RELEASE
+from trainer.quickstart import JOBS, PYTHON, Shop
+from trainer.sets import SEEN, TARGET, TrainingSet
+from trainer.stages import Stage, Stages
+
+log = logging.getLogger(__name__)
+
+K = 10
+"""Places of the lists that are compared."""
+TASKS = {"all": (), "new": ("--exclude-seen",)}
+"""All items, and those that are new to the user; flags of ``serving.batch``."""
+
+OWN = (
+    *("experiment", "paths.runs", "data.since", "init"),
+    *("init.hold_days", "init.min_users", "init.releases"),
+)
+"""Settings that are not passed on."""
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ContinueConfig:
+    """What is continued, and when the result is published."""
+
+    experiment: str
+    shop: Shop
+    hold_days: int = 7
+    """Newest days that nothing is learnt from, and that both releases are judged on."""
+    min_users: int = 30
+    """With fewer who bought something in those days nothing is published."""
+    runs: Path = Path("runs")
+    """Folder of the shop's runs."""
+    releases: Path = Path("releases")
+    training: tuple[str, ...] = ()
+    """Further settings of ``python -m trainer``, such as trainer.epochs=1."""
+
+    def __post_init__(self) -> None:
+        for name in ("hold_days", "min_users"):
+            value = getattr(self, name)
+            require(value > 0, f"init.{name} must be above zero; got {value}.")
+
+    @staticmethod
+    def parse(arguments: Sequence[str]) -> ContinueConfig:
+        """Read the command line.
+
+        Raises:
+            ConfigError: ``experiment`` or ``data.since=last`` is missing, or a value is wrong.
+        """
+        values, data, training = {}, [], []
+        for argument in arguments:
+            key, _, value = argument.partition("=")
+            if key in OWN:
+                values[key] = value
+            elif key == "data" or key.startswith("data."):
+                data.append(argument)
+            else:
+                training.append(argument)
+        require("experiment" in values, "Say which model goes on: experiment=NAME.")
+        for key, only in (("init", "release"), ("data.since", "last")):
+            require(
+                values.get(key) == only,
+                f"{key}={values.get(key)} is not known; go on with init=release data.since=last.",
+            )
+        shop = Shop.from_overrides(data)
+        runs = Path(values.get("paths.runs") or Path("runs") / shop.name)
+        return ContinueConfig(
+            values["experiment"],
+            shop,
+            _whole("init.hold_days", values.get("init.hold_days", "7")),
+            _whole("init.min_users", values.get("init.min_users", "30")),
+            runs.resolve(),
+            Path(values.get("init.releases", "releases")).resolve(),
+            tuple(training),
+        )
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text} is not a whole number.") from None
+
+
+@dataclass(frozen=True)
+class Served:
+    """The published release."""
+
+    folder: Path
+    about: Mapping[str, Any]
+
+    @staticmethod
+    def of(releases: Path) -> Served:
+        """Read the release that ``current`` names.
+
+        Raises:
+            ArtifactError: none is published, or it was changed.
+        """
+        link = releases / CURRENT
+        if not link.exists():
+            raise ArtifactError(
+                f"{link} names no release that training could go on from; make one first with "
+                "`make quickstart`."
+            )
+        folder = link.resolve()
+        return Served(folder, read_manifest(folder, RELEASE))
+
+    @property
+    def cutoff(self) -> datetime:
+        """Nothing from then on was seen by its retriever."""
+        return parse_time(self.about["cutoff"])
+
+    def run(self, runs: Path) -> Path:
+        """The run of its two-tower, with the optimiser's state.
+
+        Raises:
+            ArtifactError: it is not there.
+        """
+        name = str(self.about["config"]["retriever"]["two_tower"])
+        if not (runs / name / "checkpoints").is_dir():
+            raise ArtifactError(
+                f"{runs / name}, the run of the published release, is not there; its checkpoints "
+                "are what training goes on from. Name the folder of runs: paths.runs=DIR."
+            )
+        return runs / name
+
+    def parts(self) -> list[str]:
+        """Its rankers and its policy, as settings of ``trainer.export``."""
+        rankers = self.about["rankers"]
+        found = [
+            f"ranker{'' if name == DEFAULT_RANKER else f'.{name}'}={self.folder / 'rankers' / name}"
+            for name in rankers
+        ]
+        policy = self.folder / "policy.json"
+        values = read_json(policy) if policy.exists() else {}
+        return found + [f"policy.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """NDCG at ``K`` of both releases on the users of the newest days."""
+
+    users: int
+    served: float
+    new: float
+    difference: Estimate
+    """New minus served, with its interval over users."""
+
+    @property
+    def is_worse(self) -> bool:
+        """By more than the noise."""
+        return self.difference.high < 0
+
+
+class Continuing:
+    """The stages, in order."""
+
+    def __init__(self, config: ContinueConfig) -> None:
+        self._config, self._shop = config, config.shop
+        self._dataset = Dataset.load(config.shop.dataset_json)
+        self._served = Served.of(config.releases)
+        self._stages = Stages(config.shop.root / ".stages")
+        self._cutoff = held_back(self._dataset.end, config.hold_days)
+        if self._cutoff <= self._served.cutoff:
+            raise BadInput(
+                f"The events reach to {self._dataset.end.isoformat()}; with {config.hold_days} "
+                f"days held back nothing is newer than {self._served.cutoff.isoformat()}, the "
+                "cut-off of the published release. Wait for more, or set init.hold_days."
+            )
+
+    @property
+    def _day(self) -> str:
+        return f"{self._cutoff:%Y-%m-%d}"
+
+    def run(self) -> tuple[Path, dict[str, Comparison]]:
+        """Train, export and compare; return the unpublished release and how it did.
+
+        Raises:
+            ShoprecError: a stage failed, or there is nothing new.
+        """
+        sessions = self._set("retrieval_v1", "sessions")
+        users = self._set("ranking_v1", "users", "until", f"{self._until():%Y-%m-%d}")
+        towers = self._train(sessions)
+        retriever = self._sources(towers, sessions)
+        release = self._export(retriever, users)
+        rows = users / "users.parquet"
+        found = {}
+        for task, flags in TASKS.items():
+            served = self._lists("served", self._served.folder, rows, task, flags)
+            new = self._lists("new", release, rows, task, flags)
+            found[task] = compare(served, new, rows, only_new=task == "new")
+        return release, found
+
+    def _until(self) -> datetime:
+        return held_back(self._dataset.end, 0) + timedelta(days=1)
+
+    def _set(self, service: str, kind: str, *more: str) -> Path:
+        settings = [f"service={service}", f"kind={kind}", f"cutoff={self._day}"]
+        if more:
+            settings.append("=".join(more))
+        command = (PYTHON, "-m", "feature_repo.jobs", "training-set", *self._shop.overrides)
+        root = self._shop.root
+        self._stages.run(
+            Stage(
+                f"continue-{service}-{kind}",
+                f"Joining the {service} features of {kind} before {self._day}",
+                (*command, *settings),
+                (root / "features", root / "canonical", self._shop.dataset_json),
+                code=JOBS,
+                environment=self._shop.environment,
+                holds=lambda: self._has_set(service, kind),
+            )
+        )
+        return TrainingSet.open(self._dataset, service, kind, self._day).folder
+
+    def _has_set(self, service: str, kind: str) -> bool:
+        try:
+            TrainingSet.open(self._dataset, service, kind, self._day)
+        except ArtifactError:
+            return False
+        return True
+
+    def _train(self, sessions: Path) -> Path:
+        before = self._served.run(self._config.runs)
+        days = math.ceil((self._cutoff - self._served.cutoff) / timedelta(days=1))
+        settings = (
+            *(f"experiment={self._config.experiment}", f"cutoff={self._day}"),
+            *(f"warm_start={before}", f"model.max_age_days={days}"),
+            *self._config.training,
+        )
+        about = f"Training the two-tower on {days} more days, from {before.name}"
+        return self._answer("two-tower", about, ("trainer", *settings), (before, sessions))
+
+    def _sources(self, towers: Path, sessions: Path) -> Path:
+        events = self._shop.root / "canonical" / "events.parquet"
+        settings = (f"cutoff={self._day}", f"two_tower={towers}")
+        about = f"Fitting the candidate sources before {self._day}"
+        inputs = (towers, sessions, events)
+        return self._answer("sources", about, ("trainer.sources", *settings), inputs)
+
+    def _export(self, retriever: Path, users: Path) -> Path:
+        command = (PYTHON, "-m", "trainer.export", *self._shop.named, f"cutoff={self._day}")
+        parts = (f"retriever={retriever}", *self._served.parts(), f"out={self._config.releases}")
+        stage = Stage(
+            "continue-export",
+            f"Exporting the release of {self._day}",
+            (*command, *parts),
+            (retriever, self._served.folder, users),
+            answers_path=True,
+        )
+        return self._stages.run(stage).path
+
+    def _answer(
+        self, name: str, about: str, command: tuple[str, ...], inputs: tuple[Path, ...]
+    ) -> Path:
+        module, *settings = command
+        runs = f"paths.runs={self._config.runs}"
+        full = (PYTHON, "-m", module, *self._shop.named, *settings, runs)
+        stage = Stage(f"continue-{name}", about, full, inputs, answers_path=True)
+        return self._stages.run(stage).path
+
+    def _lists(
+        self, name: str, release: Path, rows: Path, task: str, flags: tuple[str, ...]
+    ) -> Path:
+        out = self._config.runs / f"continued-{self._day}" / f"{name}-{task}.parquet"
+        command = (PYTHON, "-m", "serving.batch", "--release", str(release), "--k", str(K))
+        files = ("--user-rows", str(rows), "--out", str(out))
+        self._stages.run(
+            Stage(
+                f"continue-lists-{name}-{task}",
+                f"Making the {name} release's lists of {task} items as of {self._day}",
+                (*command, *files, *flags),
+                (release, rows),
+                (out,),
+            )
+        )
+        return out
+
+    def publish(self, release: Path, found: Mapping[str, Comparison]) -> None:
+        """Publish a release that is not worse, and say so.
+
+        Raises:
+            BadInput: it is worse, or too few users tell.
+        """
+        folder = self._config.runs / f"continued-{self._day}"
+        write_json(folder / "comparison.json", {t: asdict(one) for t, one in found.items()})
+        users = found["all"].users
+        if users < self._config.min_users:
+            raise BadInput(
+                f"Only {users} users bought anything since {self._day}, which tells nothing of "
+                f"{release}; it stays unpublished. Hold more days back (init.hold_days), or ask "
+                "for fewer users (init.min_users)."
+            )
+        worse = [task for task, one in found.items() if one.is_worse]
+        if worse:
+            raise BadInput(
+                f"{release} makes worse lists of {' and '.join(worse)} items than the published "
+                f"release ({_told(found)}), and stays unpublished."
+            )
+        stage = Stage(
+            "continue-publish",
+            f"Publishing {release.name}",
+            (PYTHON, "-m", "trainer.export", "--publish", str(release)),
+            (release,),
+            holds=lambda: (self._config.releases / CURRENT).resolve() == release.resolve(),
+        )
+        self._stages.run(stage)
+        log.info("Published: %s.", _told(found))
+
+
+def _told(found: Mapping[str, Comparison]) -> str:
+    return "; ".join(
+        f"NDCG@{K} of {task} items {one.served:.4f} -> {one.new:.4f}, difference "
+        f"{one.difference.mean:+.4f} [{one.difference.low:+.4f}, {one.difference.high:+.4f}] over "
+        f"{one.users} users"
+        for task, one in found.items()
+    )
+
+
+def held_back(end: datetime, days: int) -> datetime:
+    """The midnight in UTC, ``days`` days before that of the last event; ``end`` is just after."""
+    last = (end - timedelta(seconds=1)).astimezone(UTC)
+    midnight = last.replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=max(days - 1, 0))
+
+
+def compare(served: Path, new: Path, rows: Path, *, only_new: bool, seed: int = 0) -> Comparison:
+    """Judge two files of lists by what users bought; a user without a list scores 0.
+
+    Args:
+        served: lists of the published release.
+        new: lists of the new one.
+        rows: user rows with ``target_item_id`` and what each user had bought before.
+        only_new: whether what was bought before does not count.
+        seed: of the bootstrap.
+
+    Raises:
+        BadInput: nobody bought anything.
+    """
+    users = read_table(rows)
+    relevant = _relevant(users, only_new=only_new)
+    keep = np.flatnonzero([len(items) > 0 for items in relevant])
+    ids = users.column("user_id").take(pa.array(keep))
+    bought = [relevant[place] for place in keep]
+    values = [_ndcg(read_table(path), ids, bought) for path in (served, new)]
+    difference = bootstrap(values[1] - values[0], seed=seed)
+    return Comparison(len(keep), float(values[0].mean()), float(values[1].mean()), difference)
+
+
+def _relevant(users: pa.Table, *, only_new: bool) -> list[set[Any]]:
+    """What each user should have been shown."""
+    ids, offsets = list_column(users, TARGET)
+    later = np.split(np.asarray(ids.to_pylist(), dtype=object), offsets[1:-1])
+    if not only_new:
+        return [set(items) for items in later]
+    column = SEEN if SEEN in users.column_names else "history_item_id"
+    ids, offsets = list_column(users, column)
+    before = np.split(np.asarray(ids.to_pylist(), dtype=object), offsets[1:-1])
+    return [set(items) - set(mine) for items, mine in zip(later, before, strict=True)]
+
+
+def _ndcg(lists: pa.Table, users: pa.ChunkedArray, bought: Sequence[set[Any]]) -> Doubles:
+    """[B] NDCG at ``K``."""
+    place = pc.index_in(lists.column("user_id"), users.combine_chunks())
+    lists = lists.append_column("place", place).filter(pc.is_valid(place))
+    items = lists.column("item_id").to_pylist()
+    rows = {item: row for row, item in enumerate(dict.fromkeys(items), start=1)}
+    for item in (item for items in bought for item in sorted(items)):
+        rows.setdefault(item, len(rows) + 1)
+    lists_BK = np.zeros((len(users), K), dtype=np.int64)
+    rank = np.asarray(lists.column("rank")) - 1
+    kept = rank < K
+    item_row = np.array([rows[item] for item in items], dtype=np.int64)
+    lists_BK[np.asarray(lists.column("place"))[kept], rank[kept]] = item_row[kept]
+    relevant = Relevant.of([[rows[item] for item in items] for items in bought])
+    return ndcg_at_k(lists_BK, relevant, K)
+
+
+def go_on(arguments: Sequence[str]) -> Path:
+    """Run the command; return the release that is published now.
+
+    Raises:
+        ShoprecError: a stage failed, there is nothing new, or the result is worse.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::DeprecationWarning")
+    continuing = Continuing(ContinueConfig.parse(arguments))
+    release, found = continuing.run()
+    sys.stderr.write(f"{_told(found)}\n")
+    continuing.publish(release, found)
+    return release
