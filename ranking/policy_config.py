@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from feature_repo.contract.errors import ConfigError
+from ranking.exploration.config import ExplorationConfig
 
 PREFIX = "policy."
 
@@ -130,6 +131,8 @@ class PolicyConfig:
     """Item column, such as ``category`` -> most items of one of its values in a list."""
     promotions: list[PromotionConfig] = field(default_factory=list)
     exposure: list[ExposureConfig] = field(default_factory=list)
+    exploration: dict[str, ExplorationConfig] = field(default_factory=dict)
+    """Scenario, a ranker's name such as ``default`` -> how a server's lists of it explore."""
 
     def __post_init__(self) -> None:
         for name in ("diversity", "novelty", "serendipity"):
@@ -141,7 +144,9 @@ class PolicyConfig:
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON has them; ``from_json`` reads them back."""
         value = asdict(self)
-        return {**value, "similarity": self.similarity.value, "relevance": self.relevance.value}
+        names = {"similarity": self.similarity.value, "relevance": self.relevance.value}
+        explored = {name: own.to_json() for name, own in self.exploration.items()}
+        return {**value, **names, "exploration": explored}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> PolicyConfig:
@@ -160,6 +165,8 @@ class PolicyConfig:
                     given[name] = kind(given[name])
             given["promotions"] = _rules(PromotionConfig, given.get("promotions", []))
             given["exposure"] = _rules(ExposureConfig, given.get("exposure", []))
+            explored = given.get("exploration", {}).items()
+            given["exploration"] = {k: ExplorationConfig.from_json(own) for k, own in explored}
             return PolicyConfig(**given)
         except ConfigError:
             raise
@@ -181,8 +188,11 @@ class PolicyConfig:
             if len(path) == 1:
                 value[path[0]] = _read(text)
             else:
-                _require(path[0] == "max_per", f"{key!r} is unknown; only max_per has parts.")
-                value["max_per"] = {**value["max_per"], path[1]: _read(text)}
+                parts = ("max_per", "exploration")
+                _require(
+                    path[0] in parts, f"{key!r} is unknown; only {' and '.join(parts)} have parts."
+                )
+                value[path[0]] = {**value[path[0]], path[1]: _read(text)}
         return PolicyConfig.from_json(value)
 
 

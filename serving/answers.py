@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Item:
     """Source -> the item's place in its list, from 1; the best place first."""
     reasons: Annotated[list[Reason] | None, ONLY_IF_ASKED] = None
     """What raised the item most; the greatest first."""
+    propensity: Annotated[float | None, ONLY_IF_ASKED] = None
+    """Where the list explores: how likely the item was to be shown here, given those above."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Recommendation:
     took_ms: float
     cached: bool = False
     """Whether the list was made for an earlier request."""
+    explored: Annotated[Any, Field(exclude=True)] = None
+    """``serving.exploration.explored.Explored`` until it is logged; None: nothing was explored."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from feature_repo.contract.errors import ArtifactError
 from serving.description import describe_shop
 from serving.experiments.exposure import ExposureLog
 from serving.experiments.running import EXPOSURES, Experiments
+from serving.exploration.running import Exploration
 from serving.feedback import FeedbackLog
 from serving.guards import ApiKeys, BodyLimit, Counted
 from serving.item_log import ItemLog
@@ -61,6 +62,7 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
         server.answering.close()
         server.writing.close()
         server.experiments.close()
+        server.exploration.close()
 
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
     for routes in (list_routes, item_routes, feedback_routes, health_routes):
@@ -97,13 +99,17 @@ def _server(settings: Settings) -> Server:
     exposures = ExposureLog(
         settings.feedback / EXPOSURES, settings.project, metrics.count_exposures
     )
-    experiments = Experiments(settings.experiments, exposures)
-    live = Live(settings.release, partial(_recommender, settings, experiments), shared=shared)
     feedback = FeedbackLog(settings.feedback / f"{settings.project}.jsonl")
-    return Server(live, feedback, settings, metrics, experiments)
+    exploration = Exploration.of(settings.project, feedback.path, metrics)
+    experiments = Experiments(settings.experiments, exposures, explored=exploration.shown)
+    load = partial(_recommender, settings, experiments, exploration)
+    live = Live(settings.release, load, shared=shared)
+    return Server(live, feedback, settings, metrics, experiments, exploration)
 
 
-def _recommender(settings: Settings, experiments: Experiments, folder: Path) -> Recommender:
+def _recommender(
+    settings: Settings, experiments: Experiments, exploration: Exploration, folder: Path
+) -> Recommender:
     release = Release.load(folder)
     about = release.about
     if about.project != settings.project:
@@ -115,6 +121,7 @@ def _recommender(settings: Settings, experiments: Experiments, folder: Path) -> 
     store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
     items = ItemLog(settings.items / f"{about.project}.log", about.project)
     recommender = Recommender(release, store, items=items)
+    recommender.exploration = exploration
     experiments.prepare(recommender)
     return recommender
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ from serving.ids import Id
 from serving.item_view import ItemView
 from serving.query import Query
 from serving.release import Release
+
+if TYPE_CHECKING:
+    from serving.exploration.lists import Explorer
+    from serving.exploration.running import Exploration
 
 Ints = npt.NDArray[np.int64]
 
@@ -40,15 +45,22 @@ class Asked:
     """The only candidate sources that count, with their weights; empty: all."""
     lacking: bool = False
     """Whether an experiment's variant names what the release does not have."""
+    explorer: Explorer | None = None
+    """None: the list does not explore."""
 
     @staticmethod
-    def of(query: Query, release: Release, view: ItemView) -> Asked:
-        """What a checked request asks for."""
+    def of(
+        query: Query, release: Release, view: ItemView, exploration: Exploration | None = None
+    ) -> Asked:
+        """What a checked request asks for; without ``exploration`` no list explores."""
         usual = release.ranker_for(exclude_seen=query.exclude_seen)
         named = query.scenario if query.scenario in release.scorers else None
         only = query.candidate_items
         levers, lacking = fitting(query.treatment, release, view.policies)
         policy = view.policies.get(levers.policy, view.policy)
+        explorer = None
+        if exploration is not None and policy.config.exploration and only is None:
+            explorer = exploration.explorer(policy.config, named or usual, release)
         return Asked(
             n=query.n,
             ranker=levers.ranker or named or usual,
@@ -60,6 +72,7 @@ class Asked:
             preferred=tuple(query.preferred_categories),
             sources=levers.sources,
             lacking=lacking,
+            explorer=explorer,
         )
 
 

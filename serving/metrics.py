@@ -54,6 +54,19 @@ class Metrics:
             ["outcome"],
             registry=own,
         )
+        self._exploration = Counter(
+            "shoprec_exploration",
+            "Lists that explored, by whether they were learned from or lost, and their rewards.",
+            ["outcome"],
+            registry=own,
+        )
+        self._exploration_age = Gauge(
+            "shoprec_exploration_age_seconds",
+            "Time since a worker last read what exploration learned; it grows while the store is "
+            "away.",
+            multiprocess_mode="livemax",
+            registry=own,
+        )
         self._waiting = Gauge(
             "shoprec_requests_in_progress",
             "Requests that wait for a list or have one made.",
@@ -94,6 +107,15 @@ class Metrics:
         """Count answers of experiments that were logged, and that could not be."""
         for outcome, number in (("logged", logged), ("lost", lost)):
             self._exposures.labels(outcome).inc(number)
+
+    def count_exploration(self, **outcomes: int) -> None:
+        """Count lists that were shown or lost, and events that were rewarded or repeated."""
+        for outcome, number in outcomes.items():
+            self._exploration.labels(outcome).inc(number)
+
+    def set_exploration_age(self, seconds: float) -> None:
+        """Say how old what is known of the arms is."""
+        self._exploration_age.set(seconds)
 
     def set_waiting(self, number: int) -> None:
         """Say how many requests are in progress."""

@@ -7,8 +7,8 @@ B requests, K places. Each step is a stage (``serving.stages``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from retrieval.retriever import Retriever
 from serving.asked import Asked
 from serving.candidates import Found, find, restrict
 from serving.experiments.treated import from_sources
+from serving.exploration.explored import Explored
+from serving.exploration.lists import explore
 from serving.item_view import ItemView
 from serving.popular import POPULAR, Popular
 from serving.ranked import GIVEN, choose, score
@@ -40,6 +42,8 @@ class Made:
     """[B] whether anything is known of the user; the others have popular items."""
     found: Found | None
     """Of those that are known, in their order; None where there is none, or finding failed."""
+    explored: Mapping[int, Explored | None] = field(default_factory=dict)
+    """Request -> what its list explored, of those that do."""
 
     def found_for(self, user: int) -> Found | None:
         """What one request's list was made of."""
@@ -85,6 +89,7 @@ class Pipeline:
         lists = self._empty(len(asked), max((one.n for one in asked), default=1))
         users = np.flatnonzero(known)
         found = None
+        explored: Mapping[int, Explored | None] = {}
         if len(users):
 
             def personal() -> Found:
@@ -97,10 +102,11 @@ class Pipeline:
             chosen = [asked[user].sources for user in users.tolist()]
             found = replace(found, candidates=from_sources(found.candidates, chosen))
             found = _restricted(found, users, asked, barred)
-            self._rank(view, found, users, [asked[user] for user in users.tolist()], lists, run)
+            mine = [asked[user] for user in users.tolist()]
+            explored = self._rank(view, found, users, mine, lists, run)
         for user, one in enumerate(asked):
             self._fill(view, lists, user, one, barred[user], new=not known[user])
-        return Made(lists, known, found)
+        return Made(lists, known, found, explored)
 
     def _rank(
         self,
@@ -110,15 +116,21 @@ class Pipeline:
         asked: Sequence[Asked],
         lists: Lists,
         run: Run,
-    ) -> None:
-        """Put the best candidates into the lists of their users."""
+    ) -> dict[int, Explored | None]:
+        """Put the best candidates into the lists of their users; return what was explored."""
         scores = score(view, found, asked, run)
+        explored: dict[int, Explored | None] = {}
         for group in _alike(asked):
             one = asked[group[0]]
-            own = choose(view, found, scores, group, one, run)
+            if one.explorer is None:
+                own = choose(view, found, scores, group, one, run)
+            else:
+                own, whats = explore(view, found, scores, group, one, one.explorer, run)
+                explored |= dict(zip(users[group].tolist(), whats, strict=True))
             place = np.ix_(users[group], np.arange(one.n))
             lists.item_row[place], lists.score[place] = own.item_row, own.score
             lists.source[place] = own.source
+        return explored
 
     def _empty(self, num_users: int, k: int) -> Lists:
         shape = (num_users, k)
@@ -171,10 +183,11 @@ def _restricted(found: Found, users: Ints, asked: Sequence[Asked], barred: Seque
 
 def _alike(asked: Sequence[Asked]) -> list[list[int]]:
     """Requests whose lists can be chosen together."""
-    groups: dict[tuple[int, float, int, int, bool], list[int]] = {}
+    groups: dict[tuple[int, float, int, int, int, bool], list[int]] = {}
     for place, one in enumerate(asked):
         rules = id(one.policy.items)  # each variant's policy has its own
-        key = one.n, one.policy.config.diversity, rules, id(one.filters), one.only is None
+        ids = rules, id(one.filters), id(one.explorer)
+        key = one.n, one.policy.config.diversity, *ids, one.only is None
         groups.setdefault(key, []).append(place)
     return list(groups.values())
 

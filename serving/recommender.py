@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from serving.asked import Asked, rows_of
 from serving.catalogue import Filters
 from serving.experiments.treated import EXPERIMENT
 from serving.explanation import Explanations
+from serving.exploration.explored import told
 from serving.ids import Id, check_id
 from serving.item_log import ItemLog
 from serving.item_view import ItemView
@@ -36,6 +38,9 @@ from serving.release import Release
 from serving.similar import ANN, similar_rows
 from serving.stages import FEATURES, Run
 from serving.user_rows import UserReader
+
+if TYPE_CHECKING:
+    from serving.exploration.running import Exploration
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +70,8 @@ class Recommender:
             items: the log of what changed of the items; None: changes are kept in memory.
         """
         self.release = release
+        self.exploration: Exploration | None = None
+        """Of a server; None: no list explores, whatever the policy says."""
         self.items = LiveItems(release, policy, items)
         self._users = UserReader(release, online)
         popular = Popular.of(release.retriever, self._users.nobodies([None]))
@@ -158,16 +165,19 @@ class Recommender:
         for query in queries:
             query.require(self.release.about)
         rows, lost = self._users.rows(queries, run)
-        asked = [Asked.of(query, self.release, view) for query in queries]
+        asked = [Asked.of(query, self.release, view, self.exploration) for query in queries]
         made = self._pipeline.lists(view, rows, query_times_s(rows), asked, run)
         items = self.describe(made.lists)
         for place, (query, one) in enumerate(zip(queries, asked, strict=True)):
             if query.explain:
                 items[place] = self._explained(view, made, place, items[place], one.ranker, run)
-        return [
+        answers = [
             self._answered(view, own, [*run.degraded, *self._lacking(query, one, gone)], started)
             for query, one, own, gone in zip(queries, asked, items, lost.tolist(), strict=True)
         ]
+        for place, explored in made.explored.items():
+            answers[place] = told(answers[place], explored, explain=queries[place].explain)
+        return answers
 
     def popular(self, query: Query, degraded: Sequence[str]) -> Recommendation:
         """The answer to a checked request without its user's features: popular items.

@@ -12,6 +12,7 @@ from serving.answers import Recommendation
 from serving.batching import Batcher
 from serving.cache import AnswerCache
 from serving.experiments.running import Experiments
+from serving.exploration.running import Exploration
 from serving.feedback import FeedbackLog
 from serving.feedback_tail import FeedbackTail
 from serving.ids import Id
@@ -52,6 +53,7 @@ class Server:
     settings: Settings = field(default_factory=Settings)
     metrics: Metrics = field(default_factory=Metrics)
     experiments: Experiments = field(default_factory=Experiments)
+    exploration: Exploration = field(default_factory=Exploration)
 
     def __post_init__(self) -> None:
         # One: two would take turns at the interpreter's lock, 5 ms each. More cores: more workers.

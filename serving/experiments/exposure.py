@@ -23,6 +23,7 @@ from pydantic_core import to_json
 
 from serving.answers import Recommendation
 from serving.experiments.treatment import Treatment
+from serving.exploration.explored import padded
 from serving.feedback import write_all
 from serving.ids import Id
 
@@ -43,16 +44,16 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Exposure:
-    """One answer that belongs to experiments."""
+    """One answer that belongs to experiments, or that explored."""
 
     user_id: Id
-    treatment: Treatment
+    treatment: Treatment | None
     answer: Recommendation
     at: datetime
     """By the wall clock."""
 
     def lines(self) -> list[Line]:
-        """One for each experiment."""
+        """One for each experiment; one without a name of any, where there is none."""
         answer = self.answer
         about: Line = {
             "recommendation_id": answer.recommendation_id,
@@ -64,9 +65,13 @@ class Exposure:
             "degraded": answer.degraded,
             "cached": answer.cached,
             "model_version": answer.model_version,
-            "override": self.treatment.override,
+            "override": self.treatment is not None and self.treatment.override,
         }
-        return [{**arm.names, **about} for arm in self.treatment.arms]
+        if answer.explored is not None:
+            about["propensities"] = padded(answer.explored.propensities, len(answer.items))
+            about["exploration"] = answer.explored.line()
+        arms = () if self.treatment is None else self.treatment.arms
+        return [{**arm.names, **about} for arm in arms] or [about]
 
 
 class ExposureLog:

@@ -44,6 +44,7 @@ class Experiments:
         folder: Path | None = None,
         exposures: ExposureLog | None = None,
         now: Callable[[], datetime] = _wall,
+        explored: Callable[[Recommendation], None] = lambda answer: None,
     ) -> None:
         """Read nothing yet.
 
@@ -51,9 +52,10 @@ class Experiments:
             folder: of the experiments' files; None: there are none.
             exposures: where they are logged; None: nowhere.
             now: the wall clock.
+            explored: is told of each answer that explored.
         """
         self.folder = Folder(folder)
-        self._exposures, self._now = exposures, now
+        self._exposures, self._now, self._explored = exposures, now, explored
         self._ended = threading.Event()
 
     def look(self) -> bool:
@@ -107,13 +109,17 @@ class Experiments:
         return replace(query, treatment=Treatment(tuple(arms), override=bool(given)))
 
     def shown(self, query: Query, answer: Recommendation) -> Recommendation:
-        """The answer to a request, which names its experiment; logged."""
-        if query.treatment is None:
+        """The answer to a request, which names its experiment; logged, and so if it explored."""
+        if query.treatment is None and answer.explored is None:
             return answer
-        answer = replace(answer, experiment=query.treatment.label)
+        if query.treatment is not None:
+            answer = replace(answer, experiment=query.treatment.label)
         if self._exposures is not None:
             self._exposures.add(Exposure(query.user_id, query.treatment, answer, self._now()))
-        return answer
+        if answer.explored is None:
+            return answer
+        self._explored(answer)
+        return replace(answer, explored=None)
 
     def describe(self) -> dict[str, Any]:
         """What is in force, as JSON has it."""

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from feature_repo.contract.errors import ConfigError
+from ranking.exploration.config import Algorithm, ExplorationConfig
 from ranking.policy_config import (
     ExposureConfig,
     PolicyConfig,
@@ -23,6 +24,7 @@ FULL = PolicyConfig(
     max_per={"brand": 2},
     promotions=[PromotionConfig(column="coupons", boost=0.5, most=3)],
     exposure=[ExposureConfig(column="first_sold_s", within_days=28, share=0.2)],
+    exploration={"discover": ExplorationConfig(Algorithm.lin_ucb, alpha=0.5)},
 )
 
 
@@ -52,6 +54,16 @@ def test_settings_are_laid_over_those_that_are_there() -> None:
     assert found.exposure == FULL.exposure
 
 
+def test_each_scenario_explores_by_settings_of_its_own_or_not_at_all() -> None:
+    found = FULL.updated(
+        ["policy.exploration.default=thompson", 'policy.exploration.discover={"epsilon": 0.2}']
+    )
+
+    assert found.exploration["default"].algorithm is Algorithm.thompson
+    assert found.exploration["discover"] == ExplorationConfig(epsilon=0.2)
+    assert FULL.updated(["policy.exploration={}"]).exploration == {}
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -59,8 +71,10 @@ def test_settings_are_laid_over_those_that_are_there() -> None:
         ("policy.novelty=-0.1", "from 0 to 1; got -0.1"),
         ("policy.max_per.brand=0", "max_per.brand must be at least 1"),
         ("policy.colour=red", "unknown"),
-        ("policy.diversity.brand=1", "only max_per has parts"),
+        ("policy.diversity.brand=1", "only max_per and exploration have parts"),
         ("policy.diversity", "not a setting"),
+        ("policy.exploration.default=best", "not a valid Algorithm"),
+        ("policy.exploration=ucb1", "do not hold"),
         ("diversity=0.3", "not a setting"),
         ("policy.similarity=colour", "do not hold"),
         ("policy.diversity=much", "do not hold"),
