@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 PYTHON = sys.executable
 JOBS = ("feature_repo",)
 FITTING = ("feature_repo", "retrieval", "trainer", "conf")
+TOWERS = "two_tower"
+"""Folder of a two-tower's run with all that the sources' stage reads of it, and writes beside."""
 RANKER, DISCOVER = "wide_deep", "wide_deep_new"
 """Experiments of the rankers of all items, and of those that are new to the user."""
 LABEL_WINDOWS = 3
@@ -256,7 +258,7 @@ class Quickstart:
                 f"sources@t{edge}",
                 f"Fitting the candidate sources before {day}",
                 (PYTHON, "-m", "trainer.sources", *arguments, f"paths.runs={self.runs}"),
-                (towers, sessions, events),
+                (towers / TOWERS, sessions, events),
                 answers_path=True,
                 code=FITTING,
             )

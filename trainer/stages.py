@@ -172,7 +172,10 @@ def _reusable(stage: Stage, stamp_path: Path, key: str) -> StageResult | None:
         return None
     result = StageResult(stage, stamp["seconds"], stamp["peak_gb"], True, stamp["answer"])
     for path in result.outputs:
-        if not path.exists() or stamp["outputs"].get(str(path)) != _digest(path):
+        made = stamp["outputs"].get(str(path))
+        if not isinstance(made, dict) or not path.exists():
+            return None
+        if any(_digest_or_none(path / name) != digest for name, digest in made.items()):
             return None
     return result if stage.holds is None or stage.holds() else None
 
@@ -186,9 +189,18 @@ def _write_stamp(stage: Stage, stamp_path: Path, key: str, result: StageResult) 
         "seconds": result.seconds,
         "peak_gb": result.peak_gb,
         "answer": result.answer,
-        "outputs": {str(path): _digest(path) for path in result.outputs},
+        "outputs": {str(path): _made(path) for path in result.outputs},
     }
     write_json(stamp_path, stamp)
+
+
+def _digest_or_none(file: Path) -> str | None:
+    return _file_digest(file) if file.is_file() else None
+
+
+def _made(path: Path) -> dict[str, str]:
+    """The files of an output, and their digests; later stages may put others beside them."""
+    return {str(file.relative_to(path)): _file_digest(file) for file in _files(path)}
 
 
 def _execute(stage: Stage) -> StageResult:

@@ -55,6 +55,22 @@ def test_an_input_written_again_with_the_same_content_changes_nothing(
     assert run(stage, tmp_path)
 
 
+def test_a_folder_that_a_later_stage_adds_to_is_still_what_its_stage_made(
+    tmp_path: Path, source: Path
+) -> None:
+    folder = tmp_path / "made"
+    make = "import os, shutil, sys; os.makedirs(sys.argv[2], exist_ok=True); "
+    make += "shutil.copy(sys.argv[1], sys.argv[2])"
+    command = (sys.executable, "-c", make, str(source), str(folder))
+    stage = Stage("make", "Making", command, (source,), (folder,), code=())
+    run(stage, tmp_path)
+
+    (folder / "later.txt").write_text("more")
+    assert run(stage, tmp_path)
+    (folder / "source.txt").write_text("other")
+    assert not run(stage, tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["delete", "truncate"])
 def test_a_damaged_output_runs_the_stage_again(tmp_path: Path, source: Path, damage: str) -> None:
     target = tmp_path / "target.txt"
