@@ -65,7 +65,7 @@ class ExplorationConfig:
     state: str = ""
     """What is learned is shared with others that name the same; by default the scenario's name."""
     log_arms: bool = True
-    """Whether the exposure log has all arms with their contexts, about 2 KB an answer, by which
+    """Whether the exposure log has all arms with their contexts, about 4 KB an answer, by which
     other algorithms can be evaluated (``python -m trainer.off_policy``)."""
 
     def __post_init__(self) -> None:
