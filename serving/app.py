@@ -23,6 +23,7 @@ from serving.guards import ApiKeys, BodyLimit, Counted
 from serving.item_log import ItemLog
 from serving.live import Live
 from serving.metrics import Metrics, forget_dead_workers
+from serving.monitor.running import Monitoring
 from serving.online import OnlineStore
 from serving.problems import add_handlers
 from serving.recommender import Recommender
@@ -62,6 +63,8 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
         server.answering.close()
         server.writing.close()
         server.experiments.close()
+        if server.monitoring is not None:
+            server.monitoring.end()
         server.exploration.close()
 
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
@@ -101,14 +104,22 @@ def _server(settings: Settings) -> Server:
     )
     feedback = FeedbackLog(settings.feedback / f"{settings.project}.jsonl")
     exploration = Exploration.of(settings.project, feedback.path, metrics)
-    experiments = Experiments(settings.experiments, exposures, explored=exploration.shown)
-    load = partial(_recommender, settings, experiments, exploration)
+    share = settings.log_exposures
+    experiments = Experiments(
+        settings.experiments, exposures, explored=exploration.shown, share=share
+    )
+    monitoring = Monitoring.of(settings, metrics)
+    load = partial(_recommender, settings, experiments, exploration, monitoring)
     live = Live(settings.release, load, shared=shared)
-    return Server(live, feedback, settings, metrics, experiments, exploration)
+    return Server(live, feedback, settings, metrics, experiments, exploration, monitoring)
 
 
 def _recommender(
-    settings: Settings, experiments: Experiments, exploration: Exploration, folder: Path
+    settings: Settings,
+    experiments: Experiments,
+    exploration: Exploration,
+    monitoring: Monitoring,
+    folder: Path,
 ) -> Recommender:
     release = Release.load(folder)
     about = release.about
@@ -120,7 +131,8 @@ def _recommender(
     timeout_s = STORE_SHARE * settings.deadline_ms / 1000.0
     store = OnlineStore(about.project, release.schema, about.user_id, timeout_s=timeout_s)
     items = ItemLog(settings.items / f"{about.project}.log", about.project)
-    recommender = Recommender(release, store, items=items)
+    watched = monitoring.store(store, release.schema, about.user_id)
+    recommender = Recommender(release, watched, items=items)
     recommender.exploration = exploration
     experiments.prepare(recommender)
     return recommender
@@ -134,3 +146,5 @@ def _load(server: Server) -> None:
     server.live.follow_items(server.settings.items_s)
     if server.settings.watch_s:
         server.live.watch(server.settings.watch_s)
+    if server.monitoring is not None:
+        server.monitoring.start()

@@ -81,6 +81,11 @@ class Metrics:
             registry=own,
         )
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where others add what they count."""
+        return self._registry
+
     def count(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
         self._requests.labels(route, str(status)).inc()

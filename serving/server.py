@@ -18,6 +18,7 @@ from serving.feedback_tail import FeedbackTail
 from serving.ids import Id
 from serving.live import Live
 from serving.metrics import Metrics
+from serving.monitor.running import Monitoring
 from serving.query import Query
 from serving.recommender import Recommender
 from serving.sessions import Sessions
@@ -54,6 +55,8 @@ class Server:
     metrics: Metrics = field(default_factory=Metrics)
     experiments: Experiments = field(default_factory=Experiments)
     exploration: Exploration = field(default_factory=Exploration)
+    monitoring: Monitoring | None = None
+    """What is logged for the monitor, and its timer; None: nothing."""
 
     def __post_init__(self) -> None:
         # One: two would take turns at the interpreter's lock, 5 ms each. More cores: more workers.

@@ -55,14 +55,27 @@ class Settings:
     leaves that to others."""
     recent_s: float = 1800.0
     """Seconds for which what a user looked at counts where a request names no session; 0: none."""
+    log_rows: float = 0.0
+    """Share of the requests whose users' features are logged, for the monitor; 0: none."""
+    log_exposures: float = 0.0
+    """Share of the users whose answers are logged though they are part of no experiment."""
+    monitor_s: float = 0.0
+    """Time between two looks of the monitor; 0: none."""
+    retrain_hook: str = ""
+    """Shell command or http(s) address that the monitor calls when an alarm is up."""
+    retrain_pause_s: float = 86_400.0
+    """Seconds for which it is not called again."""
 
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "max_body", "deadline_ms", "items_s"):
             value = getattr(self, name)
             _require(value > 0, f"{PREFIX}{name.upper()} must be above zero; got {value}.")
-        for name in ("cache_s", "watch_s", "fold_s", "recent_s"):
+        for name in ("cache_s", "watch_s", "fold_s", "recent_s", "monitor_s", "retrain_pause_s"):
             value = getattr(self, name)
             _require(value >= 0, f"{PREFIX}{name.upper()} must not be below zero; got {value}.")
+        for name in ("log_rows", "log_exposures"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{PREFIX}{name.upper()} is a share, 0 to 1; got {value}.")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

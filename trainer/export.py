@@ -40,6 +40,7 @@ from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
 from feature_repo.contract.events import is_label
 from feature_repo.contract.schema import Schema
+from feature_repo.contract.snapshot import FILE, Snapshot
 from ranking.policy import Lists, rank_lists, seen_rows
 from ranking.policy_config import PREFIX, PolicyConfig
 from ranking.policy_items import PolicyItems
@@ -48,6 +49,7 @@ from ranking.scorer import Scorer
 from retrieval.retriever import KIND as RETRIEVER
 from retrieval.retriever import Retriever
 from trainer.sets import TrainingSet
+from trainer.snapshot import LISTS, K, reference_rows, with_lists
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +147,9 @@ def export(config: ExportConfig) -> Path:
     with tempfile.TemporaryDirectory(prefix=".export.", dir=config.out) as name:
         staging = Path(name)
         _copy_parts(config, rows, staging)
-        schemas = _write_golden(rows, staging, tuple(config.rankers), config.policy)
+        reference = reference_rows(dataset, rows, config.cutoff)
+        parts = tuple(config.rankers)
+        schemas = _write_golden(rows, staging, parts, config.policy, reference)
         about = _about(dataset, cutoff, rows.schema, schemas, abouts, tuple(config.rankers))
         return _settle(staging, config.out, about)
 
@@ -193,9 +197,15 @@ def _link(source: str, target: str) -> None:
 
 
 def _write_golden(
-    rows: TrainingSet, staging: Path, rankers: Sequence[str], policy: PolicyConfig
+    rows: TrainingSet,
+    staging: Path,
+    rankers: Sequence[str],
+    policy: PolicyConfig,
+    reference: tuple[pa.Table, str],
 ) -> dict[str, Schema]:
     """Answer some users from the staged files, read back; return each part's features.
+
+    Writes the monitor's snapshot of ``reference`` rows and their lists as well.
 
     Raises:
         ConfigError: the policy does not hold for the items.
@@ -217,7 +227,25 @@ def _write_golden(
     ]
     write_table(staging / "golden" / "users.parquet", users)
     write_table(staging / "golden" / "lists.parquet", pa.concat_tables(parts))
+    _write_snapshot(rows.schema, staging, retriever, scorers[DEFAULT_RANKER], reference)
     return schemas
+
+
+def _write_snapshot(
+    schema: Schema,
+    staging: Path,
+    retriever: Retriever,
+    scorer: Scorer,
+    reference: tuple[pa.Table, str],
+) -> None:
+    """What the monitor compares a running shop with."""
+    users, about = reference
+    snapshot = Snapshot.of(users, schema, about)
+    lists = answer(retriever, scorer, users[:LISTS], K, exclude_seen=False)
+    items = read_table(staging / "items.parquet")
+    num_users = len(read_table(staging / "users.parquet", ["user_id"]))
+    vocabulary = retriever.encoder.items
+    with_lists(snapshot, lists, items, vocabulary, num_users).save(staging / FILE)
 
 
 def _require_policy(policy: PolicyConfig, retriever: Retriever, items: pa.Table) -> None:

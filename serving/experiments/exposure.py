@@ -61,6 +61,7 @@ class Exposure:
             "time": self.at.isoformat(timespec="milliseconds"),
             "item_ids": [item.item_id for item in answer.items],
             "positions": [item.position for item in answer.items],
+            "scores": [item.score for item in answer.items],
             "took_ms": answer.took_ms,
             "degraded": answer.degraded,
             "cached": answer.cached,

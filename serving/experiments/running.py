@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving.answers import Recommendation
-from serving.experiments.assignment import takes_part, variant_of
+from serving.experiments.assignment import takes_part, unit, variant_of
 from serving.experiments.config import Experiment, Settings
 from serving.experiments.exposure import Exposure, ExposureLog
 from serving.experiments.folder import Folder
@@ -45,6 +45,7 @@ class Experiments:
         exposures: ExposureLog | None = None,
         now: Callable[[], datetime] = _wall,
         explored: Callable[[Recommendation], None] = lambda answer: None,
+        share: float = 0.0,
     ) -> None:
         """Read nothing yet.
 
@@ -53,9 +54,11 @@ class Experiments:
             exposures: where they are logged; None: nowhere.
             now: the wall clock.
             explored: is told of each answer that explored.
+            share: of the users whose answers are logged though nothing is tried on them.
         """
         self.folder = Folder(folder)
         self._exposures, self._now, self._explored = exposures, now, explored
+        self._share = share
         self._ended = threading.Event()
 
     def look(self) -> bool:
@@ -110,7 +113,8 @@ class Experiments:
 
     def shown(self, query: Query, answer: Recommendation) -> Recommendation:
         """The answer to a request, which names its experiment; logged, and so if it explored."""
-        if query.treatment is None and answer.explored is None:
+        is_plain = query.treatment is None and answer.explored is None
+        if is_plain and not (self._share and unit(EXPOSURES, query.user_id) < self._share):
             return answer
         if query.treatment is not None:
             answer = replace(answer, experiment=query.treatment.label)

@@ -19,9 +19,11 @@ def as_text(report: Report) -> str:
         _split(report),
         f"Differences from {report.variants[0]}, {LEVEL:.0%} intervals"
         f"{_about_cuped(report.results)}; q is p adjusted for all comparisons.",
-        _table(HEAD, [line for result in report.results for line in _lines(report, result)]),
+        plain_table(HEAD, [line for result in report.results for line in _lines(report, result)]),
         "Guardrails",
-        _table(GUARD_HEAD, [line for guard in report.guards for line in _guard(report, guard)]),
+        plain_table(
+            GUARD_HEAD, [line for guard in report.guards for line in _guard(report, guard)]
+        ),
         *[f"Note: {note}" for note in report.notes],
     ]
     return "\n\n".join(parts)
@@ -39,7 +41,7 @@ def _split(report: Report) -> str:
             report.variants, report.users, weights, report.latency_p95, strict=True
         )
     ]
-    table = _table(("variant", "users", "share wanted", "p95 latency"), rows)
+    table = plain_table(("variant", "users", "share wanted", "p95 latency"), rows)
     return f"{table}\n\n{_sample_ratio(report)}"
 
 
@@ -118,7 +120,8 @@ def _milliseconds(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f} ms"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as a Markdown table."""
     widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -57,6 +57,7 @@ def test_a_line_says_who_was_shown_what_and_by_which_variant(tmp_path: Path) -> 
             "time": "2026-03-10T12:00:00.000+00:00",
             "item_ids": [501, 502],
             "positions": [1, 2],
+            "scores": [0.5, 0.4],
             "took_ms": 12.5,
             "degraded": ["features"],
             "cached": False,

@@ -1,0 +1,119 @@
+"""Whether features and scores are spread as they were: a result a feature, a family of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from feature_repo.contract.snapshot import Counted, Kind, Spread
+from serving.monitor.config import MonitorConfig
+from serving.monitor.statistics import (
+    BUCKETS,
+    Ints,
+    buckets,
+    chi_square,
+    false_discovery,
+    kolmogorov_smirnov,
+    missing,
+    stability_index,
+    stability_limit,
+)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One feature, then and now."""
+
+    name: str
+    kind: Kind
+    before: int
+    """Rows of the reference."""
+    now: int
+    """Rows that were served."""
+    distance: float
+    """Of numbers Kolmogorov's and Smirnov's, of categories the largest difference of a share."""
+    index: float
+    """Population stability index."""
+    index_limit: float
+    """Above which it raises an alarm; higher in small windows."""
+    missing_before: float
+    """Share of the rows without a value."""
+    missing_now: float
+    p: float | None = None
+    """Of the values, by Kolmogorov-Smirnov or chi-square; None where there is nothing to test."""
+    p_missing: float | None = None
+    """Of the missing share, by Fisher's exact test."""
+    q: float | None = None
+    """``p``, adjusted for all tests of the family."""
+    q_missing: float | None = None
+    alarms: tuple[str, ...] = ()
+    """What has drifted: ``values``, ``missing``, ``index``."""
+
+    @property
+    def alarm(self) -> bool:
+        """Whether anything has."""
+        return bool(self.alarms)
+
+
+def drifts(
+    reference: Sequence[Spread], counted: Mapping[str, Counted], config: MonitorConfig
+) -> list[Drift]:
+    """One result for each feature that was counted, the most drifted first.
+
+    The values' and the missing shares' tests are one family, in which false discoveries are held
+    at ``level``; where nothing drifts that is the share of rounds with any alarm.
+    """
+    spreads = [spread for spread in reference if spread.name in counted]
+    found = [_drift(one, counted[one.name], config.level / len(spreads)) for one in spreads]
+    every = [p for one in found for p in (one.p, one.p_missing)]
+    adjusted = iter(false_discovery(every))
+    judged = [
+        _judged(replace(one, q=next(adjusted), q_missing=next(adjusted)), config) for one in found
+    ]
+    return sorted(judged, key=lambda one: (not one.alarm, -one.index))
+
+
+def _drift(spread: Spread, now: Counted, level: float) -> Drift:
+    then = spread.counted
+    test = kolmogorov_smirnov if spread.kind is Kind.NUMBER else chi_square
+    distance, p = test(then.cells, now.cells)
+    before_B, now_B = bucketed(spread, then), bucketed(spread, now)
+    _, p_missing = missing(then.missing, then.rows, now.missing, now.rows)
+    return Drift(
+        spread.name,
+        spread.kind,
+        then.rows,
+        now.rows,
+        distance,
+        stability_index(before_B, now_B) if now.present and then.present else 0.0,
+        stability_limit(len(before_B), then.present, now.present, level),
+        then.missing / max(then.rows, 1),
+        now.missing / max(now.rows, 1),
+        p,
+        p_missing,
+    )
+
+
+def bucketed(spread: Spread, counted: Counted) -> Ints:
+    """[B] rows by bucket: cells of numbers together, rare categories together."""
+    then = spread.counted.cells
+    if spread.kind is Kind.NUMBER:
+        groups = buckets(then)
+    else:
+        groups = np.minimum(np.arange(len(then)), BUCKETS - 1)  # the most frequent come first
+    return np.bincount(groups, weights=counted.cells).astype(np.int64)
+
+
+def _judged(drift: Drift, config: MonitorConfig) -> Drift:
+    alarms = []
+    if drift.q is not None and drift.q < config.level and drift.distance >= config.least_distance:
+        alarms.append("values")
+    apart = abs(drift.missing_now - drift.missing_before)
+    is_sure = drift.q_missing is not None and drift.q_missing < config.level
+    if is_sure and apart >= config.least_distance:
+        alarms.append("missing")
+    if drift.index > drift.index_limit:
+        alarms.append("index")
+    return replace(drift, alarms=tuple(alarms))
