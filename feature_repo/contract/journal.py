@@ -170,9 +170,13 @@ class _Folding:
         self._base = UserRow(
             _undone(stored.row.history, journal.undo),
             journal.activity,
-            _without(stored.row.seen, latest_first(self._outside(SEEN))),
+            _without(stored.row.seen, self._kept_items()),
         )
         self.changed = False
+
+    def _kept_items(self) -> tuple[Id, ...]:
+        """Items of kept purchases that the base of the seen items lacks."""
+        return latest_first(self._outside(SEEN))
 
     def _outside(self, view: str, kept: Sequence[Kept] | None = None) -> list[Purchase]:
         """The kept purchases that a view's base lacks."""
@@ -310,7 +314,8 @@ class _Folding:
             self._bases_us,
             _undo(self._base.history, row.history),
             self._base.activity,
-            _digests(self._base),
+            # What the next call takes for the base of the seen items, which no undo tells.
+            _digests(replace(self._base, seen=_without(row.seen, self._kept_items()))),
             tuple(self._kept),
             tuple(self._done[-MOST_DONE:]),
         )
