@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,18 +79,39 @@ class _Connection(asyncio.Protocol):
         self._load.answered(self, self._due, top.startswith(b"http/1.1 200"), body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.lost += 1
+        self._load.lost(self)
 
 
 class _Load:
     """Requests that wait for a connection, and the connections that wait for one."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, port: int) -> None:
         self.outcome = outcome
         self.free: list[_Connection] = []
         self.waiting: deque[tuple[bytes, float]] = deque()
-        self.lost = 0
         self.open = 0
+        self._port = port
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    async def connect(self) -> None:
+        """One more connection."""
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: _Connection(self), "127.0.0.1", self._port
+        )
+        self._is_free(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        """The server closed a connection, which may have waited long for a request."""
+        if connection in self.free:
+            self.free.remove(connection)
+        else:
+            self.open -= 1
+            self.outcome.failed += 1
+        with suppress(RuntimeError):  # the load has ended
+            task = asyncio.get_running_loop().create_task(self.connect())
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
     def send(self, request: bytes, due: float) -> None:
         self.open += 1
@@ -105,6 +127,9 @@ class _Load:
             self.outcome.degraded += b'"degraded":[]' not in body
         else:
             self.outcome.failed += 1
+        self._is_free(connection)
+
+    def _is_free(self, connection: _Connection) -> None:
         if self.waiting:
             connection.send(*self.waiting.popleft())
         else:
@@ -138,10 +163,9 @@ def run_load(
 
 
 async def _run(port: int, requests: Sequence[bytes], outcome: Outcome, connections: int) -> Outcome:
-    loop, load = asyncio.get_running_loop(), _Load(outcome)
+    load = _Load(outcome, port)
     for _ in range(connections):
-        _, connection = await loop.create_connection(lambda: _Connection(load), "127.0.0.1", port)
-        load.free.append(connection)
+        await load.connect()
     gaps = np.random.default_rng(0).exponential(
         1 / outcome.rate, int(outcome.rate * outcome.seconds)
     )
@@ -154,7 +178,7 @@ async def _run(port: int, requests: Sequence[bytes], outcome: Outcome, connectio
             await asyncio.sleep(0)  # a generator that is late lets answers in
         load.send(requests[place % len(requests)], at)
     give_up = time.perf_counter() + GIVE_UP_S
-    while load.open and not load.lost and time.perf_counter() < give_up:
+    while load.open and time.perf_counter() < give_up:
         await asyncio.sleep(0.05)
     outcome.failed += load.open
     return outcome
