@@ -14,8 +14,9 @@ class MonitorConfig:
 
     recent_days: float = 7.0
     """Length of the recent window. Whole weeks: weekdays differ."""
-    history_days: float = 28.0
-    """Before it, with which it is compared; cut into blocks of the recent window's length."""
+    history_days: float = 56.0
+    """Before it, with which it is compared; cut into blocks of the recent window's length. How much
+    whole weeks differ from each other is told from these: four would say too little of it."""
     wait_hours: float = 2.0
     """Feedback counts that came in within this time of its answer; younger answers are left out,
     so that every answer had the same time."""

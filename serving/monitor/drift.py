@@ -11,15 +11,18 @@ from feature_repo.contract.snapshot import Counted, Kind, Spread
 from serving.monitor.config import MonitorConfig
 from serving.monitor.statistics import (
     BUCKETS,
+    LEAST_EXPECTED,
     Ints,
     buckets,
     chi_square,
     false_discovery,
-    kolmogorov_smirnov,
     missing,
+    number_test,
     stability_index,
     stability_limit,
 )
+
+ROWS_A_BUCKET = 20
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,16 @@ class Drift:
     """Share of the rows without a value."""
     missing_now: float
     p: float | None = None
-    """Of the values, by Kolmogorov-Smirnov or chi-square; None where there is nothing to test."""
+    """Of the values: of numbers by Kolmogorov-Smirnov and the rank sum, of categories by
+    chi-square; None where there is nothing to test."""
     p_missing: float | None = None
     """Of the missing share, by Fisher's exact test."""
+    p_index: float | None = None
+    """Of a number's buckets, by chi-square; of categories ``p`` says it."""
     q: float | None = None
     """``p``, adjusted for all tests of the family."""
     q_missing: float | None = None
+    q_index: float | None = None
     alarms: tuple[str, ...] = ()
     """What has drifted: ``values``, ``missing``, ``index``."""
 
@@ -62,24 +69,26 @@ def drifts(
 ) -> list[Drift]:
     """One result for each feature that was counted, the most drifted first.
 
-    The values' and the missing shares' tests are one family, in which false discoveries are held
-    at ``level``; where nothing drifts that is the share of rounds with any alarm.
+    All tests are one family, in which false discoveries are held at ``level``; where nothing
+    drifts that is the share of rounds with any alarm.
     """
     spreads = [spread for spread in reference if spread.name in counted]
     found = [_drift(one, counted[one.name], config.level / len(spreads)) for one in spreads]
-    every = [p for one in found for p in (one.p, one.p_missing)]
+    every = [p for one in found for p in (one.p, one.p_missing, one.p_index)]
     adjusted = iter(false_discovery(every))
-    judged = [
-        _judged(replace(one, q=next(adjusted), q_missing=next(adjusted)), config) for one in found
-    ]
+    judged = [_judged(_with_q(one, [next(adjusted) for _ in range(3)]), config) for one in found]
     return sorted(judged, key=lambda one: (not one.alarm, -one.index))
+
+
+def _with_q(drift: Drift, q: Sequence[float | None]) -> Drift:
+    return replace(drift, q=q[0], q_missing=q[1], q_index=q[2])
 
 
 def _drift(spread: Spread, now: Counted, level: float) -> Drift:
     then = spread.counted
-    test = kolmogorov_smirnov if spread.kind is Kind.NUMBER else chi_square
+    test = number_test if spread.kind is Kind.NUMBER else chi_square
     distance, p = test(then.cells, now.cells)
-    before_B, now_B = bucketed(spread, then), bucketed(spread, now)
+    before_B, now_B = (bucketed(spread, one, now.present) for one in (then, now))
     _, p_missing = missing(then.missing, then.rows, now.missing, now.rows)
     return Drift(
         spread.name,
@@ -93,16 +102,25 @@ def _drift(spread: Spread, now: Counted, level: float) -> Drift:
         now.missing / max(now.rows, 1),
         p,
         p_missing,
+        chi_square(before_B, now_B)[1] if spread.kind is Kind.NUMBER else None,
     )
 
 
-def bucketed(spread: Spread, counted: Counted) -> Ints:
-    """[B] rows by bucket: cells of numbers together, rare categories together."""
+def bucketed(spread: Spread, counted: Counted, present: int) -> Ints:
+    """[B] rows by bucket: cells of numbers together, rare categories together.
+
+    Fewer buckets where fewer rows were served, so that each has ``ROWS_A_BUCKET`` of them in the
+    mean, and no category fewer than ``LEAST_EXPECTED``: of sparse ones the index says nothing.
+    """
     then = spread.counted.cells
+    most = min(BUCKETS, max(2, present // ROWS_A_BUCKET))
     if spread.kind is Kind.NUMBER:
-        groups = buckets(then)
+        groups = buckets(then, most)
     else:
-        groups = np.minimum(np.arange(len(then)), BUCKETS - 1)  # the most frequent come first
+        is_rare = then * present < LEAST_EXPECTED * max(int(then.sum()), 1)
+        order = np.minimum(np.arange(len(then)), most - 1)  # the most frequent come first
+        last = int(order[~is_rare].max()) + 1 if (~is_rare).any() else 0
+        groups = np.where(is_rare, min(last, most - 1), order)
     return np.bincount(groups, weights=counted.cells).astype(np.int64)
 
 
@@ -114,6 +132,7 @@ def _judged(drift: Drift, config: MonitorConfig) -> Drift:
     is_sure = drift.q_missing is not None and drift.q_missing < config.level
     if is_sure and apart >= config.least_distance:
         alarms.append("missing")
-    if drift.index > drift.index_limit:
+    q_index = drift.q_index if drift.kind is Kind.NUMBER else drift.q
+    if drift.index > drift.index_limit and q_index is not None and q_index < config.level:
         alarms.append("index")
     return replace(drift, alarms=tuple(alarms))
