@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ranking import metrics
 from ranking.metrics import Estimate
-from trainer.evaluation.result import METRICS, MethodResult, Segment, TaskResult
+from trainer.evaluation.result import METRICS, GroupExposure, MethodResult, Segment, TaskResult
 from trainer.evaluation.window import Judged, Window
 
 Doubles = npt.NDArray[np.float64]
@@ -65,6 +65,7 @@ class Judge:
             best_baseline=best,
             difference={} if system is None else self._minus(values[system[0]], values[best]),
             segments=self._segments(judged, {name: v["ndcg"] for name, v in values.items()}),
+            groups=self._groups(judged, lists),
         )
 
     def _values(self, lists_BK: Ints, judged: Judged, expected_BE: Ints) -> dict[str, Doubles]:
@@ -103,15 +104,35 @@ class Judge:
         return self._estimates({name: system[name] - baseline[name] for name in system})
 
     def _segments(self, judged: Judged, ndcg: Mapping[str, Doubles]) -> list[Segment]:
+        """Those who never shopped before are one of their own."""
         trips = self._trips()[judged.users]
-        edges = np.unique(np.quantile(trips, np.linspace(0, 1, NUM_SEGMENTS + 1)[1:-1]))
-        place = np.searchsorted(edges, trips, side="left")
+        place = np.full(len(trips), -1)
+        known = trips > 0
+        if known.any():
+            edges = np.quantile(trips[known], np.linspace(0, 1, NUM_SEGMENTS + 1)[1:-1])
+            place[known] = np.searchsorted(np.unique(edges), trips[known], side="left")
         segments = []
         for part in np.unique(place):
             inside = place == part
             means = {name: float(values[inside].mean()) for name, values in ndcg.items()}
             segments.append(Segment(_span(trips[inside]), int(inside.sum()), means))
         return segments
+
+    def _groups(self, judged: Judged, lists: Mapping[str, Ints]) -> list[GroupExposure]:
+        """What share of the places items have that popularity leaves behind."""
+        wanted = judged.relevant.item_row
+        return [
+            GroupExposure(
+                label,
+                float(member_R.sum() / max(len(self.window.items), 1)),
+                float(member_R[wanted].mean()) if len(wanted) else 0.0,
+                {
+                    name: float(member_R[rows].sum() / max((rows > 0).sum(), 1))
+                    for name, rows in lists.items()
+                },
+            )
+            for label, member_R in self.window.groups.items()
+        ]
 
     def _trips(self) -> Ints:
         """[users.num_rows] distinct times of purchase before the cut-off."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from feature_repo.contract.dataset import parse_time
+from ranking.item_groups import NEW_DAYS, TAIL
 from ranking.metrics import Estimate
 from trainer.evaluation.result import METRICS, Evaluation, MethodResult, TaskResult, in_order
 
@@ -15,6 +16,7 @@ def report(evaluation: Evaluation) -> str:
     """The whole page: tables of both tasks, segments, and how to read them."""
     parts = [f"# {_headline(evaluation)}", tables(evaluation)]
     parts += [_segments(name, evaluation) for name in evaluation.tasks]
+    parts += [_groups(name, task) for name, task in evaluation.tasks.items() if task.groups]
     return "\n\n".join([*parts, _legend(evaluation)]) + "\n"
 
 
@@ -124,6 +126,25 @@ def _segments(name: str, evaluation: Evaluation) -> str:
         lines.append(f"| {method.label} | {' | '.join(cells)} |")
     title = TITLES.get(name, name)
     return f"## {title}: by activity\n\n" + "\n".join(lines)
+
+
+def _groups(name: str, task: TaskResult) -> str:
+    lines = [
+        f"| share of the places | {' | '.join(group.label for group in task.groups)} |",
+        f"|---|{'---:|' * len(task.groups)}",
+        f"| of the known items | {' | '.join(percent(group.items) for group in task.groups)} |",
+        f"| of what users wanted | {' | '.join(percent(group.wanted) for group in task.groups)} |",
+    ]
+    for method in task.methods:
+        cells = [percent(group.places[method.name]) for group in task.groups]
+        lines.append(f"| {method.label} | {' | '.join(cells)} |")
+    title = TITLES.get(name, name)
+    about = (
+        f"New: first bought within {NEW_DAYS:g} days before the window. Long tail and small "
+        f"brands: the least bought, which together have at most {TAIL:.0%} of the buyers. A "
+        "minimum is set by `policy.exposure`; `python -m benchmarks.policy` tells its price."
+    )
+    return f"## {title}: exposure\n\n" + "\n".join(lines) + f"\n\n{about}"
 
 
 def _legend(evaluation: Evaluation) -> str:

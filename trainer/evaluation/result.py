@@ -51,6 +51,19 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class GroupExposure:
+    """How much of the lists a group of items has."""
+
+    label: str
+    items: float
+    """Share of the items known before the window that are of the group."""
+    wanted: float
+    """Of all relevant items of all users, the share that is."""
+    places: dict[str, float]
+    """Method -> share of the places of its lists."""
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """One task's table."""
 
@@ -64,6 +77,7 @@ class TaskResult:
     difference: dict[str, Estimate]
     """Metric -> system minus best baseline, user by user; empty without a system."""
     segments: list[Segment]
+    groups: list[GroupExposure] = field(default_factory=list)
 
     def method(self, name: str) -> MethodResult:
         """The method of that name."""
@@ -121,10 +135,10 @@ def _task(value: dict[str, Any]) -> TaskResult:
         for method in value["methods"]
     ]
     segments = [Segment(**segment) for segment in value["segments"]]
+    groups = [GroupExposure(**group) for group in value.get("groups", ())]
     difference = _estimates(value["difference"])
-    return TaskResult(
-        **{**value, "methods": methods, "segments": segments, "difference": difference}
-    )
+    parts = {"methods": methods, "segments": segments, "groups": groups, "difference": difference}
+    return TaskResult(**{**value, **parts})
 
 
 def _estimates(value: dict[str, Any]) -> dict[str, Estimate]:

@@ -19,6 +19,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.events import EventType
 from feature_repo.contract.vocabulary import Vocabulary
+from ranking.item_groups import item_groups
 from ranking.metrics import Relevant
 from trainer.evaluation.config import Split
 
@@ -94,11 +95,22 @@ class Window:
     """Purchases in [cutoff, until)."""
     attributes: npt.NDArray[np.int32]
     """[items.num_rows, A] codes of the attributes that this shop has; 0 is missing."""
+    brands: npt.NDArray[np.int32] | None = None
+    """[items.num_rows] the brands among them; None: this shop has none."""
 
     @property
     def cutoff_s(self) -> int:
         """The cut-off in epoch seconds."""
         return int(self.cutoff.timestamp())
+
+    @cached_property
+    def groups(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Group of items that popularity leaves behind -> [items.num_rows] its members."""
+        buyers = np.asarray(self.seen.sum(axis=0)).ravel()
+        first_s = np.full(self.items.num_rows, np.inf)
+        np.minimum.at(first_s, self.train.item, self.train.time_s.astype(np.float64))
+        first_s[np.isinf(first_s)] = np.nan
+        return item_groups(buyers, first_s, self.brands, self.cutoff_s)
 
     @cached_property
     def seen(self) -> sp.csr_matrix:
@@ -145,6 +157,7 @@ def load_window(dataset: Dataset, split: Split) -> Window:
     items = Vocabulary.build(item_ids.filter(pa.array(before)), dataset.item_id)
     every = Purchases(users.rows(events.column("user_id")), items.rows(item_ids), time_s)
     purchase = np.asarray(pc.equal(events.column("event_type"), EventType.PURCHASE.value))
+    codes = _attributes(dataset, items, cutoff)
     window = Window(
         split,
         cutoff,
@@ -154,7 +167,10 @@ def load_window(dataset: Dataset, split: Split) -> Window:
         catalogue,
         every.where(before & purchase),
         every.where(~before & purchase),
-        _attributes(dataset, items, cutoff),
+        np.stack(list(codes.values()), axis=1)
+        if codes
+        else np.zeros((items.num_rows, 0), np.int32),
+        codes.get("brand"),
     )
     _require_something(window)
     return window
@@ -175,13 +191,15 @@ def _ids(dataset: Dataset, table: str, column: str) -> pa.ChunkedArray:
     return read_table(dataset.canonical / f"{table}.parquet", [column]).column(column)
 
 
-def _attributes(dataset: Dataset, items: Vocabulary, cutoff: datetime) -> npt.NDArray[np.int32]:
+def _attributes(
+    dataset: Dataset, items: Vocabulary, cutoff: datetime
+) -> dict[str, npt.NDArray[np.int32]]:
     """Codes of each item's attributes as of the cut-off; an all-missing attribute is left out."""
     columns = ["item_id", "event_timestamp", *ATTRIBUTES]
     table = read_table(dataset.canonical / "items.parquet", columns)
     table = table.filter(pc.field("event_timestamp") < pa.scalar(cutoff)).sort_by("event_timestamp")
     rows = items.rows(table.column("item_id"))
-    codes = []
+    codes = {}
     for name in ATTRIBUTES:
         encoded = pc.dictionary_encode(table.column(name).cast(pa.string()).combine_chunks())
         values = np.asarray(encoded.indices.fill_null(-1)).astype(np.int32) + 1
@@ -189,8 +207,8 @@ def _attributes(dataset: Dataset, items: Vocabulary, cutoff: datetime) -> npt.ND
         code[rows] = values  # of several rows of an item, the latest is last
         code[0] = 0
         if code.any():
-            codes.append(code)
-    return np.stack(codes, axis=1) if codes else np.zeros((items.num_rows, 0), np.int32)
+            codes[name] = code
+    return codes
 
 
 def _require_something(window: Window) -> None:

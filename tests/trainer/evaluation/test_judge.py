@@ -150,3 +150,26 @@ def test_a_system_without_any_list_has_no_novelty(window: Window) -> None:
 
     assert "novelty" not in result.method("shoprec").metrics
     assert means(result, "shoprec")["ndcg"] == 0.0
+
+
+def test_exposure_of_groups_is_their_share_of_the_places(window: Window) -> None:
+    # Before the window ann and bob bought bread, ann tea and milk: none is in the tail's fifth.
+    result = judge(window, lists([1, 3], [2, 0]))
+
+    shares = {group.label: group for group in result.groups}
+
+    assert list(shares) == ["new items", "long tail"]
+    assert shares["new items"].items == 3 / 3
+    assert shares["new items"].places["shoprec"] == 3 / 3
+    assert shares["long tail"].places["shoprec"] == 0
+    assert shares["new items"].wanted == 1
+
+
+def test_users_who_never_shopped_are_a_segment_of_their_own(tmp_path: Path) -> None:
+    events = [*EVENTS, ("eve", "bread", 85)]
+    window = load_window(make_shop(tmp_path, events, categories=CATEGORIES), Split.validation)
+    baselines = {name: lists([1, 0], [1, 0], [1, 0]) for name in BASELINES}
+
+    result = judge(window, baselines=baselines)
+
+    assert [(one.label, one.users) for one in result.segments] == [("0", 1), ("1", 1), ("2", 1)]
