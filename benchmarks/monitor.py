@@ -33,6 +33,7 @@ from benchmarks._monitored_shop import (
     schema,
     shifted,
 )
+from benchmarks._monitored_weeks import week_rows
 from benchmarks._report import save, table
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.dataset import Clock, IdType
@@ -59,6 +60,8 @@ python -m benchmarks.monitor [KEY=VALUE ...]
   users=4000        whose answers are compared; about two thirds of them come in a week
   shop=null         a training set such as data/NAME/sets/ranking_v1-users-t2: its rows, which
                     are dealt anew into reference and served ones each round, beside simulated ones
+  visits=null       a data set such as data/NAME with its set of visits: its real weeks, after
+                    snapshots of every fourth, in place of all simulations
   seed=0
   name=monitor      benchmarks/results/<name>.json
 """
@@ -81,6 +84,7 @@ class Config:
     small: int = 500
     users: int = 4000
     shop: str | None = None
+    visits: str | None = None
     seed: int = 0
     name: str = "monitor"
 
@@ -236,6 +240,8 @@ def consequences(planted: str | None) -> set[str | None]:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """All rows."""
+    if config.visits is not None:
+        return week_rows(Path(config.visits))
     sources = [simulated(config)]
     if config.shop is not None:
         sources.append(of_shop(Path(config.shop)))

@@ -40,7 +40,7 @@ from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
 from feature_repo.contract.events import is_label
 from feature_repo.contract.schema import Schema
-from feature_repo.contract.snapshot import FILE, Snapshot
+from feature_repo.contract.snapshot import FILE
 from ranking.policy import Lists, rank_lists, seen_rows
 from ranking.policy_config import PREFIX, PolicyConfig
 from ranking.policy_items import PolicyItems
@@ -49,7 +49,7 @@ from ranking.scorer import Scorer
 from retrieval.retriever import KIND as RETRIEVER
 from retrieval.retriever import Retriever
 from trainer.sets import TrainingSet
-from trainer.snapshot import LISTS, K, reference_rows, with_lists
+from trainer.snapshot import LISTS, K, Reference, reference_rows, with_lists
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _write_golden(
     staging: Path,
     rankers: Sequence[str],
     policy: PolicyConfig,
-    reference: tuple[pa.Table, str],
+    reference: Reference,
 ) -> dict[str, Schema]:
     """Answer some users from the staged files, read back; return each part's features.
 
@@ -236,16 +236,14 @@ def _write_snapshot(
     staging: Path,
     retriever: Retriever,
     scorer: Scorer,
-    reference: tuple[pa.Table, str],
+    reference: Reference,
 ) -> None:
     """What the monitor compares a running shop with."""
-    users, about = reference
-    snapshot = Snapshot.of(users, schema, about)
-    lists = answer(retriever, scorer, users[:LISTS], K, exclude_seen=False)
+    lists = answer(retriever, scorer, reference.rows[:LISTS], K, exclude_seen=False)
     items = read_table(staging / "items.parquet")
     num_users = len(read_table(staging / "users.parquet", ["user_id"]))
     vocabulary = retriever.encoder.items
-    with_lists(snapshot, lists, items, vocabulary, num_users).save(staging / FILE)
+    with_lists(reference.snapshot(schema), lists, items, vocabulary, num_users).save(staging / FILE)
 
 
 def _require_policy(policy: PolicyConfig, retriever: Retriever, items: pa.Table) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -14,7 +14,8 @@ from feature_repo.contract.columns import column_of
 from feature_repo.contract.dataset import Clock, Dataset
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.events import is_label
-from feature_repo.contract.snapshot import Snapshot, Spread
+from feature_repo.contract.schema import Schema
+from feature_repo.contract.snapshot import USUAL_DAYS, Snapshot, Spread
 from feature_repo.contract.vocabulary import Vocabulary
 from ranking import metrics
 from ranking.policy import Lists
@@ -26,20 +27,36 @@ ROWS = 5_000
 """Training rows whose spread is kept."""
 READ_ROWS = 200_000
 """Of which these are drawn, where there are more."""
-VISIT_DAYS = 28
-"""Visits of so many days before the cut-off are like those to come."""
+VISIT_DAYS = 7
+"""Visits of so many days before the cut-off are like those of a monitor's recent window: who comes
+seldom is seldom among them."""
 LISTS = 500
 """Of them, rows whose lists are made."""
 K = 10
 SEED = 0
 
 
-def reference_rows(dataset: Dataset, users: TrainingSet, cutoff: str) -> tuple[pa.Table, str]:
-    """Rows such as will be served, with what they are; at most ``ROWS``, each of another user.
+@dataclass(frozen=True)
+class Reference:
+    """Training rows, each of another user, with what they are."""
 
-    On the wall's clock a user is served just before a visit, so that these are rows of the last
-    visits before the cut-off, where there is a set of visits. On historical data "now" is the
-    cut-off, and so are the rows.
+    rows: pa.Table
+    about: str
+    earlier: pa.Table | None = None
+    """Such rows of ``USUAL_DAYS`` earlier."""
+
+    def snapshot(self, schema: Schema) -> Snapshot:
+        """How their features are spread."""
+        found = Snapshot.of(self.rows, schema, self.about)
+        return found if self.earlier is None else found.with_usual(self.earlier, schema)
+
+
+def reference_rows(dataset: Dataset, users: TrainingSet, cutoff: str) -> Reference:
+    """Rows such as will be served; at most ``ROWS``.
+
+    On the wall's clock a user is served just before a visit, so that these are rows of each user's
+    last visit in the week before the cut-off, where there is a set of visits. On historical data
+    "now" is the cut-off, and so are the rows.
     """
     if dataset.clock is Clock.WALL:
         try:
@@ -47,11 +64,23 @@ def reference_rows(dataset: Dataset, users: TrainingSet, cutoff: str) -> tuple[p
         except ArtifactError:
             log.info("There is no set of visits before %s; the snapshot is of users then.", cutoff)
         else:
-            since = dataset.edge(cutoff) - timedelta(days=VISIT_DAYS)
-            rows = _some_rows(visits, since).sort_by("event_timestamp")
-            if len(rows):
-                return _drawn(_last_of_each(rows)), "users just before a visit of the last weeks"
-    return _drawn(_some_rows(users)), "users at the cut-off"
+            found = visits_before(visits, dataset.edge(cutoff))
+            if len(found.rows):
+                return found
+    return Reference(_drawn(_some_rows(users)), "users at the cut-off")
+
+
+def visits_before(visits: TrainingSet, end: datetime) -> Reference:
+    """Rows of visits of the last week before a time, and of the week ``USUAL_DAYS`` earlier."""
+    week, lag = timedelta(days=VISIT_DAYS), timedelta(days=USUAL_DAYS)
+    every = _some_rows(visits, end - lag - week).sort_by("event_timestamp")
+    time = pc.field("event_timestamp")
+    rows = every.filter((time >= pa.scalar(end - week)) & (time < pa.scalar(end)))
+    earlier = every.filter(time < pa.scalar(end - lag))
+    about = f"users just before their last visit of the {VISIT_DAYS} days before the cut-off"
+    if not len(earlier):
+        return Reference(_drawn(_last_of_each(rows)), about)
+    return Reference(_drawn(_last_of_each(rows)), about, _drawn(_last_of_each(earlier)))
 
 
 def _some_rows(found: TrainingSet, since: datetime | None = None) -> pa.Table:

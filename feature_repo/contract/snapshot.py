@@ -8,7 +8,7 @@ numbers. The same code counts other rows by the same cuts, so that both can be c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ FILE = "monitor.json"
 FORMAT = 1
 CUTS = 100
 """Quantiles of a number that are kept."""
+USUAL_DAYS = 28.0
+"""Time over which features change by themselves."""
 MOST_LABELS = 30
 """Values of a category that are kept; the others count together."""
 DAY_S = 86_400.0
@@ -77,6 +79,10 @@ class Spread:
     """Of numbers, rising: cell c has the values above cut c - 1, up to cut c, itself included."""
     labels: list[str] = field(default_factory=list)
     """Of categories, one a cell; the last cell has all others."""
+    usual: float = 0.0
+    """Distance from the rows of ``USUAL_DAYS`` earlier: users grow older, and buy more in all."""
+    usual_missing: float = 0.0
+    """Likewise, of the missing share."""
 
     @staticmethod
     def of_numbers(name: str, values: Doubles) -> Spread:
@@ -120,6 +126,21 @@ class Spread:
         cells[-1] += len(values) - values.null_count - len(known)
         return Counted(cells.astype(np.int64), values.null_count)
 
+    def distance(self, other: Counted) -> float:
+        """Largest difference of cumulative shares of numbers, or of shares of categories."""
+        mine, theirs = self.counted, other
+        if not mine.present or not theirs.present:
+            return 0.0
+        apart = mine.cells / mine.present - theirs.cells / theirs.present
+        return float(np.abs(np.cumsum(apart) if self.kind is Kind.NUMBER else apart).max())
+
+    def with_usual(self, earlier: Counted) -> Spread:
+        """With what is usual by the rows of ``USUAL_DAYS`` earlier."""
+        if not earlier.rows or not self.counted.rows:
+            return self
+        missing = self.missing / self.counted.rows - earlier.missing / earlier.rows
+        return replace(self, usual=self.distance(earlier), usual_missing=abs(missing))
+
     @property
     def counted(self) -> Counted:
         """The rows that it was made of."""
@@ -162,6 +183,18 @@ class Snapshot:
             for feature in watched(schema, rows.column_names)
             if feature.name in mine
         }
+
+    def with_usual(self, earlier: pa.Table, schema: Schema) -> Snapshot:
+        """That knows how features change by themselves in ``USUAL_DAYS``.
+
+        Args:
+            earlier: rows such as it was made of, of as much earlier.
+            schema: of the features.
+        """
+        counted = self.count(earlier, schema)
+        return replace(
+            self, features=tuple(one.with_usual(counted[one.name]) for one in self.features)
+        )
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feature_repo.contract.snapshot import Counted, Kind, Spread
+from feature_repo.contract.snapshot import USUAL_DAYS, Counted, Kind, Spread
 from serving.monitor.config import MonitorConfig
 from serving.monitor.statistics import (
     BUCKETS,
@@ -44,6 +44,10 @@ class Drift:
     missing_before: float
     """Share of the rows without a value."""
     missing_now: float
+    usual: float = 0.0
+    """Distance that raises no alarm: by which the training rows changed by themselves."""
+    usual_missing: float = 0.0
+    """Likewise, of the missing share."""
     p: float | None = None
     """Of the values: of numbers by Kolmogorov-Smirnov and the rank sum, of categories by
     chi-square; None where there is nothing to test."""
@@ -65,15 +69,27 @@ class Drift:
 
 
 def drifts(
-    reference: Sequence[Spread], counted: Mapping[str, Counted], config: MonitorConfig
+    reference: Sequence[Spread],
+    counted: Mapping[str, Counted],
+    config: MonitorConfig,
+    age_days: float = 0.0,
 ) -> list[Drift]:
     """One result for each feature that was counted, the most drifted first.
 
     All tests are one family, in which false discoveries are held at ``level``; where nothing
-    drifts that is the share of rounds with any alarm.
+    drifts that is the share of rounds with any alarm. What features change by themselves raises
+    none: what they did in ``USUAL_DAYS`` before the release, and in proportion where it is older.
+
+    Args:
+        reference: of the features, or more.
+        counted: feature -> what was served.
+        config: limits.
+        age_days: of the reference.
     """
+    ageing = max(1.0, (age_days + config.recent_days) / USUAL_DAYS)
     spreads = [spread for spread in reference if spread.name in counted]
-    found = [_drift(one, counted[one.name], config.level / len(spreads)) for one in spreads]
+    level = config.level / max(len(spreads), 1)
+    found = [_drift(one, counted[one.name], level, ageing) for one in spreads]
     every = [p for one in found for p in (one.p, one.p_missing, one.p_index)]
     adjusted = iter(false_discovery(every))
     judged = [_judged(_with_q(one, [next(adjusted) for _ in range(3)]), config) for one in found]
@@ -84,7 +100,7 @@ def _with_q(drift: Drift, q: Sequence[float | None]) -> Drift:
     return replace(drift, q=q[0], q_missing=q[1], q_index=q[2])
 
 
-def _drift(spread: Spread, now: Counted, level: float) -> Drift:
+def _drift(spread: Spread, now: Counted, level: float, ageing: float) -> Drift:
     then = spread.counted
     test = number_test if spread.kind is Kind.NUMBER else chi_square
     distance, p = test(then.cells, now.cells)
@@ -100,6 +116,8 @@ def _drift(spread: Spread, now: Counted, level: float) -> Drift:
         stability_limit(len(before_B), then.present, now.present, level),
         then.missing / max(then.rows, 1),
         now.missing / max(now.rows, 1),
+        spread.usual * ageing,
+        spread.usual_missing * ageing,
         p,
         p_missing,
         chi_square(before_B, now_B)[1] if spread.kind is Kind.NUMBER else None,
@@ -125,14 +143,15 @@ def bucketed(spread: Spread, counted: Counted, present: int) -> Ints:
 
 
 def _judged(drift: Drift, config: MonitorConfig) -> Drift:
-    alarms = []
-    if drift.q is not None and drift.q < config.level and drift.distance >= config.least_distance:
+    alarms, is_far = [], drift.distance >= max(config.least_distance, drift.usual)
+    if drift.q is not None and drift.q < config.level and is_far:
         alarms.append("values")
     apart = abs(drift.missing_now - drift.missing_before)
     is_sure = drift.q_missing is not None and drift.q_missing < config.level
-    if is_sure and apart >= config.least_distance:
+    if is_sure and apart >= max(config.least_distance, drift.usual_missing):
         alarms.append("missing")
     q_index = drift.q_index if drift.kind is Kind.NUMBER else drift.q
-    if drift.index > drift.index_limit and q_index is not None and q_index < config.level:
+    is_sure = q_index is not None and q_index < config.level
+    if drift.index > drift.index_limit and is_sure and is_far:
         alarms.append("index")
     return replace(drift, alarms=tuple(alarms))

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.contract.event_log import log_files
-from feature_repo.contract.snapshot import Snapshot
+from feature_repo.contract.snapshot import DAY_S, Snapshot
 from serving.experiments.outcomes import Line, Lines
 from serving.experiments.running import EXPOSURES
 from serving.monitor.config import MonitorConfig, Windows
@@ -182,9 +182,9 @@ def _features(
         )
         return [], notes
     notes.append(f"Features are compared with {reference.rows:,} {reference.about}.")
-    return drifts(
-        reference.features, reference.count(some(recent, config.most_rows), schema), config
-    ), notes
+    counted = reference.count(some(recent, config.most_rows), schema)
+    age_days = (windows.end - facts.about.cutoff).total_seconds() / DAY_S
+    return drifts(reference.features, counted, config, max(age_days, 0.0)), notes
 
 
 def _snapshot(before: pa.Table, facts: ReleaseFacts, config: MonitorConfig) -> Snapshot | None:

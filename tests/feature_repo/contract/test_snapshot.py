@@ -97,3 +97,15 @@ def test_many_equal_values_are_one_cell() -> None:
 def test_a_column_of_texts_is_no_number() -> None:
     with pytest.raises(BadInput, match="'spend' holds no numbers"):
         Snapshot.of(rows(spend=["x", "y", "z", "w"]), SCHEMA, "users")
+
+
+def test_what_changes_by_itself_is_told_by_earlier_rows() -> None:
+    snapshot = Snapshot.of(rows(), SCHEMA, "users")
+    earlier = rows(spend=[1.0, 1.0, 1.0, 1.0], segment=["a", "b", "b", None])
+
+    found = {one.name: one for one in snapshot.with_usual(earlier, SCHEMA).features}
+
+    assert found["spend"].usual == pytest.approx(1 - 1 / 3)
+    assert found["spend"].usual_missing == 1 / 4
+    assert found["segment"].usual == pytest.approx(2 / 3 - 1 / 3)
+    assert found["history"].usual == 0

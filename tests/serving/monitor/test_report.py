@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from feature_repo.contract.snapshot import Spread
 from serving.monitor.__main__ import main
 from serving.monitor.config import MonitorConfig
+from serving.monitor.drift import drifts
 from serving.monitor.facts import ReleaseFacts
 from serving.monitor.report import Report, look
 from serving.monitor.text import as_text
@@ -119,3 +123,21 @@ def test_the_command_exits_with_0_where_nothing_is_wrong_and_2_where_it_cannot_l
     assert (shop.feedback / "monitor" / "shop" / "report.md").exists()
     assert main([*command, "--release", str(tmp_path / "none")]) == 2
     assert main([*command, "--release", str(shop.release), "--level", "2"]) == 2
+
+
+def test_what_a_feature_does_by_itself_raises_no_alarm() -> None:
+    random = np.random.default_rng(0)
+    spread = Spread.of_numbers("age", random.normal(size=2000))
+    served = {"age": spread.count_numbers(random.normal(size=2000) + 0.3)}
+    usual = replace(spread, usual=0.2)
+
+    ((alone,), (young,), (old,)) = (
+        drifts([spread], served, MonitorConfig()),
+        drifts([usual], served, MonitorConfig()),
+        drifts([replace(usual, usual=0.08)], served, MonitorConfig(), age_days=63.0),
+    )
+
+    assert alone.alarms == ("values", "index")
+    assert young.alarms == ()
+    assert old.usual == pytest.approx(0.08 * 70 / 28)
+    assert old.alarms == ()
