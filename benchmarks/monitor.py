@@ -62,6 +62,7 @@ python -m benchmarks.monitor [KEY=VALUE ...]
                     are dealt anew into reference and served ones each round, beside simulated ones
   visits=null       a data set such as data/NAME with its set of visits: its real weeks, after
                     snapshots of every fourth, in place of all simulations
+  part=all          or features, online, shop: of these alone
   seed=0
   name=monitor      benchmarks/results/<name>.json
 """
@@ -70,6 +71,7 @@ SHIFTS = (0.1, 0.2, 0.5)
 """Of a feature's mean or of scores, in standard deviations."""
 POINTS = (5.0, 20.0)
 """Of missing values, in hundredths."""
+PARTS = ("all", "features", "online", "shop")
 FALLS = (0.1, 0.2, 0.3)
 """Of click-through."""
 
@@ -85,6 +87,7 @@ class Config:
     users: int = 4000
     shop: str | None = None
     visits: str | None = None
+    part: str = "all"
     seed: int = 0
     name: str = "monitor"
 
@@ -92,6 +95,8 @@ class Config:
         for name in ("rounds", "reference", "served", "small", "users"):
             if getattr(self, name) < 2:
                 raise ConfigError(f"{name} must be at least 2; got {getattr(self, name)}.")
+        if self.part not in PARTS or (self.part == "shop" and self.shop is None):
+            raise ConfigError(f"part must be one of {PARTS}, and shop names one; got {self.part}.")
 
 
 Plant = Callable[[np.random.Generator, pa.Table], pa.Table]
@@ -196,15 +201,14 @@ def _rates(
 
 
 def facts() -> ReleaseFacts:
-    """Of simulated items: all users are known, a tenth of the items is new."""
+    """Of simulated items, of which a tenth is new; all users are."""
     groups = {NEW: np.arange(ITEMS + 1) % 10 == 1, LONG_TAIL: np.arange(ITEMS + 1) > ITEMS // 2}
     bits = np.concatenate([[np.nan], np.log2(np.arange(1, ITEMS + 1) + 1.0)])
     now = datetime(2026, 1, 1, tzinfo=UTC)
     int64, name = IdType.INT64, "simulated"
     about = About("1", name, name, now, Clock.WALL, now, int64, int64, (), None, {})
     ids = pa.array(range(ITEMS), pa.int64())
-    users = pa.array(range(1_000_000), pa.int64())
-    return ReleaseFacts(about, schema(), None, ids, users, bits, groups)
+    return ReleaseFacts(about, schema(), None, ids, ids[:0], bits, groups)
 
 
 def online_rates(config: Config, users: int) -> list[dict[str, Any]]:
@@ -234,7 +238,7 @@ def consequences(planted: str | None) -> set[str | None]:
     """What rightly is up where something is planted: fewer clicks are fewer items taken."""
     if planted is None:
         return set()
-    same = {CLICKS, "precision", CALIBRATION, f"{CLICKS}: known users"}
+    same = {CLICKS, "precision", CALIBRATION, f"{CLICKS}: new users"}
     return {planted, *(same if planted == CLICKS else {CALIBRATION})}
 
 
@@ -242,17 +246,16 @@ def run(config: Config) -> list[dict[str, Any]]:
     """All rows."""
     if config.visits is not None:
         return week_rows(Path(config.visits))
-    sources = [simulated(config)]
+    found = []
+    sources = [simulated(config)] if config.part in ("all", "features") else []
     if config.shop is not None:
         sources.append(of_shop(Path(config.shop)))
-    found = [
-        row
-        for rows in sources
-        for served in rows.served
-        for row in feature_rates(config, rows, served)
-    ]
-    for users in (config.users, max(config.users // 10, 2)):
-        found += online_rates(config, users)
+    for rows in sources:
+        for served in rows.served:
+            found += feature_rates(config, rows, served)
+    if config.part in ("all", "online"):
+        for users in (config.users, max(config.users // 10, 2)):
+            found += online_rates(config, users)
     return found
 
 
