@@ -77,7 +77,7 @@ class Requests:
         """Pair feature -> [N]."""
         values = pair_values(
             self.histories,
-            self.candidates.offsets,
+            self.user_of,
             self.candidates.item_row,
             self.items.catalogue,
             self.now_s,

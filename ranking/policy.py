@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.contract.candidates import Candidates
+from feature_repo.contract.candidates import Candidates, user_keys
 from feature_repo.contract.columns import AnyRows, list_column
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.vocabulary import Vocabulary
@@ -239,11 +239,9 @@ def _kept(
         return keep
     if len(excluded) != len(candidates):
         raise BadInput(f"Exclusions are of {len(excluded)} users; expected {len(candidates)}.")
-    sizes = [len(rows) for rows in excluded]
-    rows = np.concatenate([np.zeros(0, np.int64), *excluded])
-    span = 1 + max(int(rows.max(initial=0)), int(candidates.item_row.max(initial=0)))
-    barred = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes) * span + rows
-    return keep & ~np.isin(users * span + candidates.item_row, barred)
+    most = max((int(rows.max(initial=0)) for rows in excluded), default=0)
+    span = 1 + max(most, int(candidates.item_row.max(initial=0)))
+    return keep & ~np.isin(users * span + candidates.item_row, user_keys(excluded, span))
 
 
 def _filled(

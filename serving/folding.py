@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import subprocess
@@ -33,6 +32,7 @@ from feature_repo.contract.online_state import UserStates
 from feature_repo.contract.state import Id
 from feature_repo.contract.vocabulary import Vocabulary
 from serving.about import About, require_release
+from serving.background import elected
 from serving.console import run
 from serving.settings import PREFIX, Settings
 
@@ -114,7 +114,10 @@ class Folding:
         """Fold until the end; waits while another process does."""
         with contextlib.suppress(OSError, AttributeError):  # requests go first
             os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        with self._elected() as mine:
+        lock = self._path.with_name(f"{self._path.stem}.fold.lock")
+        with elected(lock, self._ended, WAIT_S) as mine:
+            if mine:
+                log.info("Feedback of %s is folded into the users' rows.", self._path)
             away = False
             while mine and not self._ended.is_set():
                 try:
@@ -126,20 +129,6 @@ class Folding:
                     self._ended.wait(AWAY_S)
                 else:
                     away = False
-
-    @contextlib.contextmanager
-    def _elected(self) -> Iterator[bool]:
-        """Whether this process works; it waits until no other does, or until the end."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f"{self._path.stem}.fold.lock").open("w") as lock:
-            while not self._ended.is_set():
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    log.info("Feedback of %s is folded into the users' rows.", self._path)
-                    yield True
-                    return
-                self._ended.wait(WAIT_S)
-            yield False
 
     def _follow(self) -> None:
         """Fold with the release that is there now, until another one is."""

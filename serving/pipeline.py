@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.columns import AnyRows, Rows, column_of, list_column, table_of
+from feature_repo.contract.columns import AnyRows, Rows, column_of, list_column
 from feature_repo.contract.schema import Entity, Schema
 from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
@@ -85,7 +85,8 @@ class Pipeline:
             asked: B requests.
             run: the pass that this is.
         """
-        known, barred = self.known(user_rows), _barred(view, user_rows, asked)
+        rows = Rows.of(user_rows)
+        known, barred = self.known(rows), _barred(view, rows, asked)
         lists = self._empty(len(asked), max((one.n for one in asked), default=1))
         users = np.flatnonzero(known)
         found = None
@@ -93,9 +94,9 @@ class Pipeline:
         if len(users):
 
             def personal() -> Found:
-                rows = user_rows if known.all() else Rows(table_of(user_rows)).take(users)
+                mine = rows if known.all() else rows.take(users)
                 out = [barred[user] for user in users.tolist()]
-                return find(self._retriever, rows, now_s[users], out, run, view.fresh)
+                return find(self._retriever, mine, now_s[users], out, run, view.fresh)
 
             found = run.attempt(RETRIEVAL, personal, lambda: None)
         if found is not None:

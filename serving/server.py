@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 
 from serving.answers import Recommendation
 from serving.batching import Batcher
@@ -128,14 +129,12 @@ class Server:
         run = Run(batch[0].deadline)
         for asked in batch:
             asked.run = run
-        answers: dict[int, Recommendation] = {}
-        for recommender in {id(asked.recommender): asked.recommender for asked in batch}.values():
-            places = [n for n, asked in enumerate(batch) if asked.recommender is recommender]
-            found = recommender.answer([batch[place].query for place in places], run)
-            answers |= dict(zip(places, found, strict=True))
-        ordered = [answers[place] for place in range(len(batch))]
-        self.metrics.count_run(run, ordered)
-        return ordered
+        answers: list[Recommendation] = []
+        for _, group in groupby(batch, key=lambda asked: id(asked.recommender)):
+            alike = list(group)
+            answers += alike[0].recommender.answer([asked.query for asked in alike], run)
+        self.metrics.count_run(run, answers)
+        return answers
 
     async def answer(self, queries: Sequence[Query]) -> list[Recommendation]:
         """Answer checked requests together: by the deadline, with what there is by then.

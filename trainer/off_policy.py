@@ -7,7 +7,6 @@ items above. The reward model of the doubly robust estimate is the linear model 
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from feature_repo.contract.errors import BadInput, ConfigError, ShoprecError, require
-from feature_repo.contract.event_log import events_of, log_files
+from feature_repo.contract.event_log import events_of, log_files, objects_of
 from ranking.exploration.bandits import Arms, Model, worths
 from ranking.exploration.choice import probabilities
 from ranking.exploration.config import Algorithm, ExplorationConfig
@@ -138,14 +137,8 @@ def choices_of(
 def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """The exposures of a folder; what is no object, such as half a line, is passed over."""
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as file:
-            for text in file:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict):
-                    yield line
+        with path.open("rb") as file:
+            yield from objects_of(file)
 
 
 def learn(choices: Sequence[Choice], power: float) -> Sums:

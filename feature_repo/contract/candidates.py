@@ -96,7 +96,7 @@ def merge(lists: dict[str, TopK], excluded: list[Ints] | None = None) -> Candida
     keys = rows + span * np.arange(num_users, dtype=np.int64)[:, None]
     named = rows > 0
     if excluded is not None:
-        named &= ~np.isin(keys, _keys(excluded, span))
+        named &= ~np.isin(keys, user_keys(excluded, span))
     found, place = np.unique(keys[named], return_inverse=True)
     shape = (len(found), len(tops))
     score, rank = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
@@ -114,7 +114,12 @@ def _most(excluded: list[Ints] | None) -> list[int]:
     return [0, *(int(rows.max(initial=0)) for rows in excluded or ())]
 
 
-def _keys(rows: list[Ints], span: int) -> Ints:
-    """Distinct numbers of a user and a row."""
+def user_keys(rows: Sequence[Ints], span: int) -> Ints:
+    """``span * user + row`` of every row of each user, one user after the other.
+
+    Args:
+        rows: per user, rows below ``span``.
+        span: of one user's numbers.
+    """
     none = np.zeros(0, np.int64)
     return np.concatenate([none, *(own + span * user for user, own in enumerate(rows))])

@@ -28,6 +28,11 @@ class Rows:
         self.column_names = frozenset(table.column_names)
         self._made: dict[Hashable, Any] = dict(made or {})
 
+    @staticmethod
+    def of(rows: AnyRows) -> Rows:
+        """The rows, which keep their arrays from here on."""
+        return rows if isinstance(rows, Rows) else Rows(rows)
+
     def __len__(self) -> int:
         return len(self.table)
 
@@ -53,11 +58,6 @@ AnyRows: TypeAlias = pa.Table | Rows
 def once(rows: AnyRows, key: Hashable, make: Callable[[], T]) -> T:
     """What ``make`` returns, kept with the rows if they keep it."""
     return rows.once(key, make) if isinstance(rows, Rows) else make()
-
-
-def table_of(rows: AnyRows) -> pa.Table:
-    """The rows as a table."""
-    return rows.table if isinstance(rows, Rows) else rows
 
 
 def column_of(rows: AnyRows, name: str) -> pa.Array:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -99,15 +99,21 @@ def rotate(path: Path) -> int | None:
     return number
 
 
-def events_of(data: bytes) -> Iterator[Line]:
-    """The events of whole lines; lines that no server wrote are passed over."""
-    for line in data.splitlines():
+def objects_of(lines: Iterable[bytes]) -> Iterator[Line]:
+    """The objects of lines of JSON; what is none, such as half a line, is passed over."""
+    for line in lines:
         try:
-            event = json.loads(line)
+            value = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and isinstance(event.get("event_id"), str):
-            yield event
+        if isinstance(value, dict):
+            yield value
+
+
+def events_of(data: bytes) -> Iterator[Line]:
+    """The events of whole lines; lines that no server wrote are passed over."""
+    found = objects_of(data.splitlines())
+    return (event for event in found if isinstance(event.get("event_id"), str))
 
 
 class LogReader:

@@ -111,6 +111,7 @@ class OnlineReader:
         self._client = client
         self._project = project
         self._features = schema.of(Entity.USER)
+        self._kinds = [arrow_type(feature) for feature in self._features]
         self._views = sorted({feature.view for feature in self._features})
         self._ttl_s = {feature.view: feature.ttl_s for feature in self._features}
         self._user_id = user_id
@@ -176,7 +177,7 @@ class OnlineReader:
                 reply[place] if state is Presence.PRESENT else None
                 for reply, state in zip(replies, presence[feature.view], strict=True)
             ]
-            kind = arrow_type(feature)
+            kind = self._kinds[place]
             if pa.types.is_list(kind) and kind.value_type in _NUMBERS:
                 column, made["list", feature.name] = _lists(messages, kind)
             else:

@@ -379,7 +379,7 @@ PAIR_FEATURES = tuple(
 
 def pair_values(
     histories: Histories,
-    offsets: Ints,
+    user_of: Ints,
     candidate_rows: Ints,
     catalogue: PairCatalogue,
     now_s: Ints,
@@ -389,13 +389,12 @@ def pair_values(
 
     Args:
         histories: of B users.
-        offsets: [B + 1]; user b's candidates are ``[offsets[b], offsets[b + 1])``.
+        user_of: [N] the user of each candidate, from 0.
         candidate_rows: [N]
         catalogue: the items.
         now_s: [B] epoch seconds.
         half_life_days: of the decayed counts.
     """
-    user_of = np.repeat(np.arange(len(histories), dtype=np.int64), np.diff(offsets))
     pairs = Pairs(histories, (user_of, candidate_rows), catalogue, now_s, half_life_days)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.stack([function(pairs) for function in _FUNCTIONS.values()])

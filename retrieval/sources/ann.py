@@ -34,7 +34,7 @@ class AnnSource:
             return empty(len(users), k)
         if not self.new_only:
             return padded(*self.index.search(users.vectors, min(k, len(self.index))), k)
-        _, offsets = users.every_known()
+        _, offsets = users.every_known
         wanted = k + int(np.diff(offsets).max(initial=0))
         rows, scores = self.index.search(users.vectors, min(wanted, len(self.index)))
         return unknown_first(rows, scores, users, k)

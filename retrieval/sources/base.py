@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +66,7 @@ class UserBatch:
         mine = self.histories.item_row[start:stop]
         return mine if self.excluded is None else np.concatenate([mine, self.excluded[user]])
 
+    @cached_property
     def every_known(self) -> tuple[Ints, Ints]:
         """What ``known`` says of all users, one after the other, and [B + 1] offsets."""
         if self.excluded is None:
@@ -164,7 +166,7 @@ def best_of(offsets: Ints, rows: Ints, scores: Floats, k: int) -> TopK:
 
 def unknown_first(rows_BW: Ints, scores_BW: Floats, users: UserBatch, k: int) -> TopK:
     """The first ``k`` of each user's items, best first, that the user does not know."""
-    known, offsets = users.every_known()
+    known, offsets = users.every_known
     size = 1 + max(int(known.max(initial=0)), int(rows_BW.max(initial=0)))
     return TopK(*first_unknown(rows_BW, scores_BW, (offsets, known), size, k))
 

@@ -73,7 +73,7 @@ class NeighbourSource:
         """[B + 1] offsets and places in the universe of the items that are left out."""
         if not self.new_only:
             return np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int64)
-        rows, offsets = users.every_known()
+        rows, offsets = users.every_known
         place, found = where_in(rows, self.universe)
         return offsets, np.where(found, place, 0)
 

@@ -52,7 +52,7 @@ class PopularSource:
         """See ``Source``."""
         if not self.new_only:
             return stacked([self.head(k)] * len(users), k)
-        _, offsets = users.every_known()
+        _, offsets = users.every_known
         head = slice(0, k + int(np.diff(offsets).max(initial=0)))
         shape = (len(users), len(self.rows[head]))
         rows = np.broadcast_to(self.rows[head], shape)

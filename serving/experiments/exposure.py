@@ -8,10 +8,7 @@ full or too slow, exposures are lost, and counted.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,19 +19,16 @@ from typing import Any
 from pydantic_core import to_json
 
 from serving.answers import Recommendation
+from serving.background import Writer
 from serving.experiments.treatment import Treatment
 from serving.exploration.explored import padded
 from serving.feedback import write_all
 from serving.ids import Id
 
-log = logging.getLogger(__name__)
-
 MOST_WAITING = 10_000
 """Answers that wait to be written."""
 EVERY_S = 0.25
 """Time between two writes."""
-LOG_PAUSE_S = 60.0
-"""A failure within this time after one that was told is not told."""
 
 Line = dict[str, Any]
 """One exposure as a JSON object of the log."""
@@ -75,7 +69,7 @@ class Exposure:
         return [{**arm.names, **about} for arm in arms] or [about]
 
 
-class ExposureLog:
+class ExposureLog(Writer):
     """Writes exposures behind the requests; ``add`` never waits for the disk."""
 
     def __init__(
@@ -93,13 +87,10 @@ class ExposureLog:
             count: is told what became of answers.
             most_waiting: more answers than these are lost while they wait.
         """
+        super().__init__("exposures", EVERY_S)
         self.folder, self.project = folder, project
         self._count, self._most = count, most_waiting
         self._waiting: deque[Exposure] = deque()
-        self._writing = threading.Lock()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._told_at = float("-inf")
 
     def add(self, exposure: Exposure) -> None:
         """Have an exposure written soon; it is lost where too many wait."""
@@ -107,9 +98,7 @@ class ExposureLog:
             self._count(0, 1)
             return
         self._waiting.append(exposure)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="exposures", daemon=True)
-            self._thread.start()
+        self._begin()
 
     def flush(self) -> None:
         """Write what waits; where that fails it goes on waiting."""
@@ -122,24 +111,17 @@ class ExposureLog:
             try:
                 self._write(taken)
             except OSError as error:
-                self._tell(error)
+                self._tell(f"Exposures cannot be written to {self.folder}, and wait: {error}.")
                 self._back(taken)
                 return
         self._count(len(taken), 0)
 
     def close(self) -> None:
-        """Write what waits, and take no more."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10.0)
-        self.flush()
+        """Write what waits, and take no more; what cannot be written is lost."""
+        super().close()
         if self._waiting:
             self._count(0, len(self._waiting))
             self._waiting.clear()
-
-    def _run(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            self.flush()
 
     def _back(self, taken: list[Exposure]) -> None:
         """The latest go on waiting, as many as may."""
@@ -155,11 +137,6 @@ class ExposureLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         for day, lines in by_day.items():
             append(self.folder / f"{self.project}-{day}.jsonl", lines)
-
-    def _tell(self, error: OSError) -> None:
-        if time.monotonic() - self._told_at >= LOG_PAUSE_S:
-            self._told_at = time.monotonic()
-            log.error("Exposures cannot be written to %s, and wait: %s.", self.folder, error)
 
 
 def append(path: Path, lines: list[Line]) -> None:

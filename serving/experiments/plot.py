@@ -33,6 +33,11 @@ def save_plot(report: Report, path: Path) -> None:
     axis.set_title(title, loc="left", fontsize=12, weight="bold", color=INK, pad=22)
     axis.text(0, 1.015, _about(report), transform=axis.transAxes, fontsize=8, color=SOFT)
     figure.tight_layout()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, atomically."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "shoprec"})
 
@@ -54,9 +59,14 @@ def _draw(axis: Axes, result: Result, place: int, others: int) -> None:
 
 def _style(axis: Axes, titles: list[str]) -> None:
     axis.axvline(0, color=SOFT, lw=0.9)
-    axis.set_yticks(range(len(titles)), titles)
-    axis.set_ylim(len(titles) - 0.5, -0.5)
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+    name_rows(axis, titles)
+
+
+def name_rows(axis: Axes, names: list[str]) -> None:
+    """One row of an axis for each name, from the top, with nothing around but a grid."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axis.tick_params(length=0, labelsize=8, labelcolor=INK)
     axis.grid(axis="x", color=GRID, lw=0.8)
     axis.set_axisbelow(True)

@@ -7,7 +7,6 @@ was shown (``model.propensity_power`` of the ranker).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ from feature_repo.contract.artifacts import atomic_path
 from feature_repo.contract.errors import BadInput
 from feature_repo.contract.events import EventType
 from serving.console import answer, run
+from serving.experiments.outcomes import Lines
 
 CHUNK = 100_000
 """Events that are written at once."""
@@ -83,7 +83,7 @@ def _schema(event: dict[str, Any]) -> pa.Schema:
 def _events(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """One an item that was shown; an answer of several experiments has several lines."""
     before = ""
-    for line in _lines(files):
+    for line in Lines(files):
         name = line.get("recommendation_id", "")
         if "propensities" not in line or name == before:
             continue
@@ -99,18 +99,6 @@ def _events(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 "propensity": propensity,
                 "recommendation_id": name,
             }
-
-
-def _lines(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    for path in files:
-        with path.open("rb") as file:
-            for text in file:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict):
-                    yield line
 
 
 def main(argv: Sequence[str] | None = None) -> int:

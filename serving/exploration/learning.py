@@ -6,7 +6,6 @@ no more, see ``serving.exploration.store``.
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from feature_repo.contract.event_log import Line, LogReader, events_of, log_id
+from serving.background import is_mine
 from serving.exploration.store import Answer, SumStore
 
 HOLD_S = 5.0
@@ -76,9 +76,7 @@ class Rewards:
     def _mine(self) -> bool:
         if self._lock is None:
             lock = self._path.with_name(f"{self._path.stem}.explore.lock").open("w")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not is_mine(lock):
                 lock.close()
                 return False
             self._lock = lock

@@ -9,12 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from feature_repo.contract.artifacts import atomic_path
+from serving.experiments.plot import DPI, INK, SOFT, name_rows, save_figure
 from serving.monitor.report import Report
 
 GOOD, BAD = "#0b57d0", "#d9660a"
-INK, SOFT, GRID = "#1f2430", "#5b6470", "#e4e7ec"
-DPI = 160
 
 
 def save_plot(report: Report, path: Path) -> None:
@@ -39,8 +37,7 @@ def save_plot(report: Report, path: Path) -> None:
     _style(right, [one.name for one in changes], "Change of online quality, 95% intervals")
     figure.suptitle(_title(report), x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
     figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": "shoprec"})
+    save_figure(figure, path)
 
 
 def _title(report: Report) -> str:
@@ -52,11 +49,4 @@ def _title(report: Report) -> str:
 
 def _style(axis: Axes, names: list[str], title: str) -> None:
     axis.set_title(title, loc="left", fontsize=9, color=SOFT)
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(max(len(names), 1) - 0.5, -0.5)
-    axis.tick_params(length=0, labelsize=8, labelcolor=INK)
-    axis.grid(axis="x", color=GRID, lw=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
-    axis.spines["bottom"].set_color(GRID)
+    name_rows(axis, names)

@@ -8,12 +8,9 @@ counted. Files older than ``KEPT_DAYS`` are removed.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import re
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,11 +26,10 @@ from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.online import UserRows
 from feature_repo.contract.schema import Schema
 from feature_repo.contract.served_rows import read_served_rows, write_served_rows
+from serving.background import Writer
 from serving.ids import Id
 from serving.monitor.config import Windows
 from serving.online import UserFeatures
-
-log = logging.getLogger(__name__)
 
 ROWS = "served"
 """Folder of the log of rows, beside the feedback log."""
@@ -43,8 +39,6 @@ EVERY_S = 60.0
 """Time between two writes."""
 KEPT_DAYS = 60
 """Older files are removed: they hold what is known of users."""
-LOG_PAUSE_S = 60.0
-"""A failure within this time after one that was told is not told."""
 STAMP = "%Y%m%dT%H%M%S%f"
 """Of the time of writing, in a file's name."""
 
@@ -58,7 +52,7 @@ def _wall() -> datetime:
     return datetime.now(UTC)
 
 
-class RowLog:
+class RowLog(Writer):
     """Writes served rows behind the requests; ``add`` never waits for the disk."""
 
     def __init__(
@@ -78,14 +72,11 @@ class RowLog:
             most_waiting: more rows than these are lost while they wait.
             now: the wall clock.
         """
+        super().__init__("served rows", EVERY_S)
         self.folder, self.project = folder, project
         self._count, self._most, self._now = count, most_waiting, now
         self._waiting: deque[tuple[Schema, IdType, Waiting]] = deque()
         self._number = 0
-        self._writing = threading.Lock()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._told_at = float("-inf")
 
     def add(self, schema: Schema, user_id: IdType, rows: UserRows, places: list[int]) -> None:
         """Have some rows written soon; they are lost where too many wait."""
@@ -94,9 +85,7 @@ class RowLog:
             return
         self._number += len(places)
         self._waiting.append((schema, user_id, (rows, places)))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="served rows", daemon=True)
-            self._thread.start()
+        self._begin()
 
     def flush(self) -> None:
         """Write what waits; where that fails it is lost, for rows are only a sample."""
@@ -114,21 +103,11 @@ class RowLog:
             try:
                 self._write(list(by_schema.values()))
             except OSError as error:
-                self._tell(error)
+                where = f"{self.folder}, and are lost: {error}."
+                self._tell(f"Served rows cannot be written to {where}")
                 self._count(0, number)
                 return
         self._count(number, 0)
-
-    def close(self) -> None:
-        """Write what waits, and take no more."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10.0)
-        self.flush()
-
-    def _run(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            self.flush()
 
     def _write(self, parts: Sequence[tuple[Schema, IdType, list[pa.Table]]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -141,11 +120,6 @@ class RowLog:
             if written < oldest:
                 with suppress(FileNotFoundError):  # another worker was first
                     path.unlink()
-
-    def _tell(self, error: OSError) -> None:
-        if time.monotonic() - self._told_at >= LOG_PAUSE_S:
-            self._told_at = time.monotonic()
-            log.error("Served rows cannot be written to %s, and are lost: %s.", self.folder, error)
 
 
 class Sampled:

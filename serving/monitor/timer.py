@@ -5,20 +5,18 @@ The look itself is a process of its own, so that requests do not wait for it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.errors import ArtifactError
+from serving.background import elected
 from serving.monitor.gauges import MonitorGauges
 from serving.settings import PREFIX, Settings
 
@@ -57,7 +55,11 @@ class MonitorTimer:
             self._process.terminate()
 
     def _run(self) -> None:
-        with self._elected() as mine:
+        lock = self._folder / f"{self._settings.project}.lock"
+        self._ended.wait(ELECT_S)  # a worker that starts has more to do
+        with elected(lock, self._ended, ELECT_S) as mine:
+            if mine:
+                log.info("This worker looks after drift every %g s.", self._settings.monitor_s)
             while mine and not self._ended.is_set():
                 try:
                     self.look()
@@ -65,19 +67,6 @@ class MonitorTimer:
                     log.exception("The monitor looks again after a failure.")
                     self._gauges.count("failed")
                 self._ended.wait(self._settings.monitor_s)
-
-    @contextlib.contextmanager
-    def _elected(self) -> Iterator[bool]:
-        """Whether this process looks; it waits until no other does, or until the end."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / f"{self._settings.project}.lock").open("w") as lock:
-            while not self._ended.wait(ELECT_S):
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    log.info("This worker looks after drift every %g s.", self._settings.monitor_s)
-                    yield True
-                    return
-            yield False
 
     def look(self) -> None:
         """Look once; a failure is told and counted."""

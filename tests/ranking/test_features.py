@@ -55,7 +55,7 @@ def test_pair_features_are_those_of_each_candidates_own_user(requests: Requests)
 
     expected = pair_values(
         requests.histories.of(user),
-        np.array([0, mine.stop - mine.start]),
+        np.zeros(mine.stop - mine.start, np.int64),
         requests.candidates.item_row[mine],
         requests.items.catalogue,
         np.array([shop.NOW_S]),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -55,16 +56,22 @@ def shop(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> TinyShop
     return TinyShop(folder)
 
 
-@pytest.fixture(scope="session")
-def store_url(shop: TinyShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of this process's own copy of the filled store."""
-    folder = tmp_path_factory.mktemp("store") / "online"
+@contextmanager
+def copied_store(shop: TinyShop, folder: Path) -> Iterator[str]:
+    """The URL of a copy of the filled store, which ends with the block."""
     shutil.copytree(shop.online, folder, ignore=shutil.ignore_patterns("server.json", "lock"))
     before = len(embedded._SERVERS)
     yield embedded_url(folder)
     for server in embedded._SERVERS[before:]:
         server.stop()
     del embedded._SERVERS[before:]
+
+
+@pytest.fixture(scope="session")
+def store_url(shop: TinyShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of this process's own copy of the filled store."""
+    with copied_store(shop, tmp_path_factory.mktemp("store") / "online") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from serving.release import Release
 from serving.settings import Settings
 from tests.feature_repo.jobs import feedback
 from tests.feature_repo.jobs.feedback import line
-from tests.serving.conftest import BUILD_LIMIT_S
+from tests.serving.conftest import BUILD_LIMIT_S, copied_store
 from tests.serving.shop import NAME, TinyShop
 
 USER, OTHER, NOBODY = 1007, 1011, 77_777
@@ -39,13 +39,8 @@ pytestmark = pytest.mark.timeout(BUILD_LIMIT_S)
 @pytest.fixture(scope="module")
 def store(shop: TinyShop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of a copy of the filled store that these tests may change."""
-    folder = tmp_path_factory.mktemp("folded") / "online"
-    shutil.copytree(shop.online, folder, ignore=shutil.ignore_patterns("server.json", "lock"))
-    before = len(embedded._SERVERS)
-    yield embedded_url(folder)
-    for server in embedded._SERVERS[before:]:
-        server.stop()
-    del embedded._SERVERS[before:]
+    with copied_store(shop, tmp_path_factory.mktemp("folded") / "online") as url:
+        yield url
 
 
 @pytest.fixture

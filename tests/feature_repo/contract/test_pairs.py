@@ -56,8 +56,8 @@ NAN = np.nan
 
 def values_of(history: Histories, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """[K, P] the features of one user and K candidates."""
-    offsets = np.array([0, len(rows)])
-    return pair_values(history, offsets, rows, CATALOGUE, np.array([NOW]), HALF_LIFE).T
+    user_of = np.zeros(len(rows), np.int64)
+    return pair_values(history, user_of, rows, CATALOGUE, np.array([NOW]), HALF_LIFE).T
 
 
 def column(name: str, history: Histories = HISTORY) -> list[float]:
