@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -75,6 +75,9 @@ CHUNK = 256
 EDGES = {"validation": 1, "test": 2}
 BATCH = 64
 """Requests of the batch that scoring is timed on, beside a single one."""
+TIMED_S = 2.0
+SPEEDS = ("train s", "candidates/s, 1 request", f"candidates/s, {BATCH} requests")
+"""Columns: seconds of training (all networks that are served; one of LightGBM), and scoring."""
 
 
 @dataclass
@@ -115,6 +118,7 @@ class Bench:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._speeds: dict[tuple[Task, str], dict[str, float]] = {}
         self.edge = EDGES[config.split]
         shop = Shop.from_overrides(config.data)
         os.environ[URL_VARIABLE] = online_url()
@@ -186,11 +190,15 @@ class Bench:
         self, task: Task, name: str, experiment: str, requested: Requested
     ) -> dict[str, list[Ints]]:
         bundle = self.quick.ranker(experiment, self.edge, self.bundles)
-        seconds = self.quick.stages.results[-1].seconds
         scorer = Scorer.load(bundle, self.set.items)
         served = self._scored(scorer, requested)
-        log.info("%s: %.0f s of training; %s", experiment, seconds, self._speed(scorer, requested))
-        rows = {f"shoprec {name}, served": [self.lists(task, requested, served)]}
+        row = f"shoprec {name}, served"
+
+        def score(users: pa.Table, candidates: Candidates) -> None:
+            scorer.score(users, candidates, self.retriever.items)
+
+        self._speeds[task, row] = {"train s": _training_s(bundle.parent)} | speeds(score, requested)
+        rows = {row: [self.lists(task, requested, served)]}
         if len(scorer.members) == 1:
             return rows
         alone = [
@@ -203,19 +211,6 @@ class Bench:
         items = self.retriever.items
         return scorer.score(requested.users, requested.candidates, items, requested.now_s)
 
-    def _speed(self, scorer: Scorer, requested: Requested) -> str:
-        """Candidates a second of one request and of a batch, in words."""
-        found = []
-        for size in (1, BATCH):
-            users = requested.users.slice(0, size)
-            candidates = requested.candidates.take(np.arange(size))
-            started, count = time.perf_counter(), 0
-            while time.perf_counter() - started < 2.0:
-                scorer.score(users, candidates, self.retriever.items)
-                count += len(candidates.item_row)
-            found.append(f"{count / (time.perf_counter() - started):,.0f} of {size} requests")
-        return f"candidates scored a second: {', '.join(found)}"
-
     def _of_trees(self, task: Task, requested: Requested) -> dict[str, list[Ints]]:
         windows = [
             LabelWindow.open(bundle, self.dataset, new_only=task is Task.NEW)
@@ -223,19 +218,24 @@ class Bench:
         ]
         encoder = fit_encoder(windows, WideDeepConfig(), self.dataset)
         side = ItemSide.of(self.set.items, self.retriever.items, encoder)
-        requests = Requests.of(
-            requested.users,
-            requested.candidates,
-            requested.now_s,
-            side,
-            encoder.schema,
-            self.dataset.half_life_days,
-        )
-        values = matrix_of(requests)
+        days = self.dataset.half_life_days
+
+        def values(users: pa.Table, candidates: Candidates) -> Floats:
+            now_s = query_times_s(users)
+            return matrix_of(Requests.of(users, candidates, now_s, side, encoder.schema, days))
+
         data = learned_from(windows, encoder, self.dataset)
+        started = time.perf_counter()
         trees = [fit_trees(data, seed) for seed in self.config.seeds]
-        lists = [self.lists(task, requested, each.score(values)) for each in trees]
-        return {"LightGBM, our candidates and features": lists}
+        seconds = (time.perf_counter() - started) / len(trees)
+
+        def score(users: pa.Table, candidates: Candidates) -> None:
+            trees[0].score(values(users, candidates))
+
+        row = "LightGBM, our candidates and features"
+        self._speeds[task, row] = {"train s": seconds} | speeds(score, requested)
+        every = values(requested.users, requested.candidates)
+        return {row: [self.lists(task, requested, each.score(every)) for each in trees]}
 
     def _row(
         self, task: Task, name: str, lists: Sequence[Ints], every: dict[str, list[Ints]]
@@ -260,7 +260,39 @@ class Bench:
             "P@10": f"{precision.mean():.4f}",
             "deviation": f"{ndcg.mean(axis=1).std(ddof=1):.4f}" if len(lists) > 1 else "",
             "served minus it": minus,
+            **dict.fromkeys(SPEEDS, ""),
+            **{
+                column: round(speed) for column, speed in self._speeds.get((task, name), {}).items()
+            },
         }
+
+
+def _training_s(run: Path) -> float:
+    """Seconds of training steps of a run's networks, as they were logged; 0 if they were not."""
+    seconds = 0.0
+    for path in sorted(run.glob("members/*/metrics.jsonl")) or [run / "metrics.jsonl"]:
+        before = 0
+        for line in path.read_text().splitlines() if path.exists() else ():
+            logged = json.loads(line)
+            if logged.get("kind") == "train" and logged.get("steps_per_s"):
+                seconds += max(logged["step"] - before, 0) / logged["steps_per_s"]
+                before = logged["step"]
+    return seconds
+
+
+def speeds(score: Callable[[pa.Table, Candidates], None], requested: Requested) -> dict[str, float]:
+    """Candidates that are scored a second, their features included: of one request, of a batch."""
+    found = []
+    for size in (1, BATCH):
+        users = requested.users.slice(0, size)
+        candidates = requested.candidates.take(np.arange(size))
+        score(users, candidates)
+        started, count = time.perf_counter(), 0
+        while time.perf_counter() - started < TIMED_S:
+            score(users, candidates)
+            count += len(candidates.item_row)
+        found.append(count / (time.perf_counter() - started))
+    return dict(zip(SPEEDS[1:], found, strict=True))
 
 
 def measure(config: Config) -> None:

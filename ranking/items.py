@@ -5,6 +5,7 @@ R rows; row 0 is the item that nobody knows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from feature_repo.contract.encoding import Encoded, Encoder, numeric_values, que
 from feature_repo.contract.pairs import PairCatalogue
 from feature_repo.contract.schema import Encoding, Entity
 from feature_repo.contract.vocabulary import Vocabulary
+from ranking.derived import ITEM_NUMBERS
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -38,10 +40,13 @@ class ItemSide:
     """The item rows, after one row for the unknown item."""
     values: dict[str, Floats]
     """Numeric item feature -> value of each row of ``encoded``; NaN where missing."""
-    group_share: dict[str, Floats]
-    """Group -> [R] the item's group's share of all recent buyers; NaN where unknown."""
-    share_of_group: dict[str, Floats]
-    """Group -> [R] the item's share of its group's recent buyers; NaN where unknown."""
+    numbers: Floats
+    """[R, K] ``derived.ITEM_NUMBERS`` by row of the vocabulary; NaN where unknown."""
+
+    def number(self, name: str) -> Floats:
+        """[R] one of ``derived.ITEM_NUMBERS``."""
+        found: Floats = self.numbers[:, ITEM_NUMBERS.index(name)]
+        return found
 
     @staticmethod
     def of(items: pa.Table, vocabulary: Vocabulary, encoder: Encoder) -> ItemSide:
@@ -63,17 +68,30 @@ class ItemSide:
             for feature in encoder.schema.encoded(Entity.ITEM, Encoding.NUMERIC)
         }
         catalogue = PairCatalogue.from_table(items, vocabulary)
-        buyers = values.get(BUYERS, np.full(len(padded), np.nan, dtype=np.float32))[place]
-        shares = {group: _shares(codes, buyers) for group, codes in catalogue.codes.items()}
-        return ItemSide(
-            vocabulary,
-            catalogue,
-            place,
-            encoder.encode(padded, Entity.ITEM, times),
-            values,
-            {group: share for group, (share, _) in shares.items()},
-            {group: own for group, (_, own) in shares.items()},
-        )
+        encoded = encoder.encode(padded, Entity.ITEM, times)
+        numbers = item_numbers(values, place, catalogue)
+        return ItemSide(vocabulary, catalogue, place, encoded, values, numbers)
+
+
+def item_numbers(values: Mapping[str, Floats], place: Ints, catalogue: PairCatalogue) -> Floats:
+    """[R, K] ``ITEM_NUMBERS``; see ``ItemSide`` for the arguments."""
+    nothing = np.full(int(place.max(initial=0)) + 1, np.nan, np.float32)
+
+    def of(name: str) -> Floats:
+        return values.get(name, nothing)
+
+    buyers = of(BUYERS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = {
+            "gap_usual": of("gap_usual"),
+            "first_share": of("first_buyers_28d") / np.maximum(buyers, 1.0),
+            "trend_7d": np.log((1.0 + 4.0 * of("buyers_7d")) / (1.0 + buyers)),
+            "price_change": np.log(of("price_28d") / of("price_usual")),
+        }
+    numbers = {name: column[place] for name, column in own.items()}
+    for group, codes in catalogue.codes.items():
+        numbers[f"all_{group}"], numbers[f"in_{group}"] = _shares(codes, buyers[place])
+    return np.stack([numbers[name] for name in ITEM_NUMBERS], axis=1).astype(np.float32)
 
 
 def _shares(codes_R: npt.NDArray[np.int32], buyers_R: Floats) -> tuple[Floats, Floats]:

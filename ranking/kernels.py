@@ -10,18 +10,20 @@ import numpy.typing as npt
 from numba import njit
 
 Codes = npt.NDArray[np.uint8]
-Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_BLOCK = 256
 
 
 @njit(nogil=True, cache=True)
 def encode_columns(
-    values_FN: Floats, points: Floats, codes_of: Codes, lines: Doubles
+    values_FN: Floats, points: Floats, codes_of: Codes, lines: Floats
 ) -> tuple[Codes, Floats]:  # pragma: no cover (compiled)
     """[F, N] buckets and [F, N] normal scores of columns; 0 where missing.
 
-    One search without branches finds the range of a value, which says both.
+    One search without branches finds the range of a value, which says both. Values that are there
+    are first gathered, a block at a time, and take each step of the search together.
 
     Args:
         values_FN: the columns; NaN where missing.
@@ -32,21 +34,31 @@ def encode_columns(
     num_columns, size = values_FN.shape
     codes = np.zeros((num_columns, size), np.uint8)
     scores = np.zeros((num_columns, size), np.float32)
+    nothing, one, half = np.uint32(0), np.uint32(1), np.uint32(points.shape[1] >> 1)
+    low, place = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
+    known = np.empty(_BLOCK, np.float32)
     for column in range(num_columns):
         ends, code_of, line = points[column], codes_of[column], lines[column]
-        for place in range(size):
-            value = values_FN[column, place]
-            if np.isnan(value):
-                continue
-            low, step = 0, len(ends) >> 1
+        for start in range(0, size, _BLOCK):
+            number = nothing
+            for at in range(start, min(start + _BLOCK, size)):
+                value = values_FN[column, at]
+                known[number], place[number] = value, at
+                number += np.uint32(value == value)  # false for NaN alone
+            low[:] = 0
+            step = half
             while step:
-                low += step * (ends[low + step - 1] < value)
-                step >>= 1
-            codes[column, place] = code_of[low]
-            score, slope = line[low, 1], line[low, 2]
-            if slope != 0.0:  # nor may the value be infinite
-                score += slope * (value - line[low, 0])
-            scores[column, place] = score
+                for at in range(nothing, number):
+                    above = low[at] + step
+                    low[at] = above if ends[above - one] < known[at] else low[at]
+                step >>= one
+            for at in range(nothing, number):
+                found, own = low[at], place[at]
+                codes[column, own] = code_of[found]
+                score, slope = line[found, 1], line[found, 2]
+                if slope != 0.0:  # nor may the value be infinite
+                    score += slope * (known[at] - line[found, 0])
+                scores[column, own] = score
     return codes, scores
 
 

@@ -121,7 +121,7 @@ class NumericEncoder:
         return encode_columns(np.ascontiguousarray(values_FN, dtype=np.float32), *self._points)
 
     @cached_property
-    def _points(self) -> tuple[Floats, Codes, Doubles]:
+    def _points(self) -> tuple[Floats, Codes, Floats]:
         """What ``ranking.kernels.encode_columns`` reads."""
         ends = [
             np.unique(
@@ -131,7 +131,8 @@ class NumericEncoder:
         ]
         size = 1 << max((len(column) for column in ends), default=0).bit_length()
         points = np.full((len(ends), size), np.inf, np.float32)
-        codes, lines = np.ones((len(ends), size), np.uint8), np.zeros((len(ends), size, 3))
+        codes = np.ones((len(ends), size), np.uint8)
+        lines = np.zeros((len(ends), size, 3), np.float32)
         for column, (name, normal) in enumerate(self.normal.items()):
             own = ends[column]
             last, inner = len(own), slice(1, len(own))

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
+
+_BLOCK = 32
 
 
 @njit(nogil=True, cache=True)
@@ -23,7 +24,7 @@ def _worse(score: float, row: int, other: float, other_row: int) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def _sink(scores: Doubles, rows: Ints, start: int, size: int) -> None:
+def _sink(scores: Floats, rows: Ints, start: int, size: int) -> None:
     """Restore a heap, whose root is its worst item, below a place."""
     place = start
     while True:
@@ -41,9 +42,19 @@ def _sink(scores: Doubles, rows: Ints, start: int, size: int) -> None:
         place = child
 
 
+@njit(nogil=True, cache=True, fastmath={"nnan", "reassoc"})
+def _most(values: Floats) -> float:
+    most: float = values[0]
+    for at in range(1, len(values)):
+        most = max(most, values[at])
+    return most
+
+
 @njit(nogil=True, cache=True)
-def best_positive(values: Doubles, found_rows: Ints, found_scores: Doubles) -> int:
+def best_positive(values: Floats, found_rows: Ints, found_scores: Floats) -> int:
     """Write the best items above zero, best first, and return how many there are.
+
+    Values are looked at in blocks, of which most hold nothing that is good enough.
 
     Args:
         values: score of each item by its row.
@@ -53,22 +64,29 @@ def best_positive(values: Doubles, found_rows: Ints, found_scores: Doubles) -> i
     most, size = len(found_rows), 0
     if most == 0:
         return 0
-    for row in range(len(values)):
-        value = values[row]
-        if value <= 0.0:
+    enough = np.float32(0.0)
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        if _most(block) <= enough:
             continue
-        if size < most:
-            found_scores[size], found_rows[size] = value, row
-            size += 1
+        for at in range(len(block)):
+            value = block[at]
+            if value <= enough:  # rows rise, so that of equals the first stays
+                continue
+            if size < most:
+                found_scores[size], found_rows[size] = value, start + at
+                size += 1
+                if size == most:
+                    for root in range(most // 2 - 1, -1, -1):
+                        _sink(found_scores, found_rows, root, most)
+            else:
+                found_scores[0], found_rows[0] = value, start + at
+                _sink(found_scores, found_rows, 0, most)
             if size == most:
-                for start in range(most // 2 - 1, -1, -1):
-                    _sink(found_scores, found_rows, start, most)
-        elif value > found_scores[0]:  # rows rise, so that of equals the first stays
-            found_scores[0], found_rows[0] = value, row
-            _sink(found_scores, found_rows, 0, most)
+                enough = found_scores[0]
     if size < most:
-        for start in range(size // 2 - 1, -1, -1):
-            _sink(found_scores, found_rows, start, size)
+        for root in range(size // 2 - 1, -1, -1):
+            _sink(found_scores, found_rows, root, size)
     for last in range(size - 1, 0, -1):  # heap sort: the worst goes to the end
         found_scores[0], found_scores[last] = found_scores[last], found_scores[0]
         found_rows[0], found_rows[last] = found_rows[last], found_rows[0]
@@ -78,7 +96,7 @@ def best_positive(values: Doubles, found_rows: Ints, found_scores: Doubles) -> i
 
 @njit(nogil=True, cache=True)
 def _add_neighbours(
-    values: Doubles, history_rows: Ints, worth: Floats, places: Rows, weights: Floats
+    values: Floats, history_rows: Ints, worth: Floats, places: Rows, weights: Floats
 ) -> None:
     for entry in range(len(history_rows)):
         row, mine = history_rows[entry], worth[entry]
@@ -90,7 +108,7 @@ def _add_neighbours(
 @njit(nogil=True, cache=True)
 def neighbour_scores(
     history_rows: Ints, worth: Floats, places: Rows, weights: Floats, size: int
-) -> Doubles:
+) -> Floats:
     """[U] sums over one history of the entries' worth times the weight of each neighbour.
 
     Args:
@@ -100,7 +118,7 @@ def neighbour_scores(
         weights: [R, M]
         size: U.
     """
-    values = np.zeros(size)
+    values = np.zeros(size, np.float32)
     _add_neighbours(values, history_rows, worth, places, weights)
     return values
 
@@ -129,7 +147,7 @@ def best_neighbours(
     num_users = len(offsets) - 1
     rows = np.zeros((num_users, k), np.int64)
     scores = np.full((num_users, k), np.nan, np.float32)
-    values, best = np.empty(len(universe)), np.empty(k)
+    values, best = np.empty(len(universe), np.float32), np.empty(k, np.float32)
     for user in range(num_users):
         start, stop = offsets[user], offsets[user + 1]
         values[:] = 0.0

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from feature_repo.contract.columns import AnyRows, Rows, column_of, list_column
+from feature_repo.contract.columns import AnyRows, Rows, filled
 from feature_repo.contract.schema import Entity, Schema
 from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
@@ -70,7 +69,7 @@ class Pipeline:
             if known.all():
                 break
             if name in user_rows.column_names:
-                known |= _filled(user_rows, name)
+                known |= filled(user_rows, name)
         return known
 
     def lists(
@@ -202,11 +201,3 @@ def _barred(view: ItemView, user_rows: AnyRows, asked: Sequence[Asked]) -> list[
         np.concatenate([own, one.barred]) if one.exclude_seen else one.barred
         for own, one in zip(seen, asked, strict=True)
     ]
-
-
-def _filled(rows: AnyRows, name: str) -> Bools:
-    """[B] whether a column has a value that is no empty list."""
-    column = column_of(rows, name)
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return np.asarray(np.diff(list_column(rows, name)[1]) > 0)
-    return np.asarray(column.is_valid(), dtype=np.bool_)

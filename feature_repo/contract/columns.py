@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,19 +15,35 @@ from feature_repo.contract.errors import BadInput
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Later:
+    """A table that is made when somebody asks for it."""
+
+    column_names: Sequence[str]
+    num_rows: int
+    make: Callable[[], pa.Table]
+
+
 class Rows:
     """A table whose columns become arrays once, however many models read them."""
 
-    def __init__(self, table: pa.Table, made: Mapping[Hashable, Any] | None = None) -> None:
+    def __init__(self, table: pa.Table | Later, made: Mapping[Hashable, Any] | None = None) -> None:
         """Read a table.
 
         Args:
             table: the rows.
             made: what is at hand of what ``once`` makes, by its key.
         """
-        self.table = table
+        self._table = table
         self.column_names = frozenset(table.column_names)
         self._made: dict[Hashable, Any] = dict(made or {})
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        if isinstance(self._table, Later):
+            self._table = self._table.make()
+        return self._table
 
     @staticmethod
     def of(rows: AnyRows) -> Rows:
@@ -34,7 +51,7 @@ class Rows:
         return rows if isinstance(rows, Rows) else Rows(rows)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return int(self._table.num_rows)
 
     def take(self, index: npt.NDArray[np.int64]) -> Rows:
         """Some of the rows, in the order of ``index``."""
@@ -74,6 +91,36 @@ def column_of(rows: AnyRows, name: str) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def texts_of(rows: AnyRows, name: str) -> list[str | None]:
+    """The values of one column as text; None where missing.
+
+    Raises:
+        BadInput: there is no such column.
+    """
+
+    def read() -> list[str | None]:
+        found: list[str | None] = column_of(rows, name).cast(pa.string()).to_pylist()
+        return found
+
+    return once(rows, ("texts", name), read)
+
+
+def filled(rows: AnyRows, name: str) -> npt.NDArray[np.bool_]:
+    """[B] whether a column has a value that is no empty list.
+
+    Raises:
+        BadInput: there is no such column.
+    """
+
+    def read() -> npt.NDArray[np.bool_]:
+        column = column_of(rows, name)
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            return np.asarray(np.diff(list_column(rows, name)[1]) > 0)
+        return np.asarray(column.is_valid(), dtype=np.bool_)
+
+    return once(rows, ("filled", name), read)
 
 
 def taken(

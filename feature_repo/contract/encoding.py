@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feature_repo.contract.artifacts import atomic_folder, read_json, write_json, write_manifest
-from feature_repo.contract.columns import AnyRows, column_of, list_column, once, taken
+from feature_repo.contract.columns import AnyRows, column_of, list_column, once, taken, texts_of
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import (
@@ -32,6 +33,8 @@ from feature_repo.contract.state import DAY_S
 from feature_repo.contract.vocabulary import Vocabulary, hash_strings
 
 KIND = "encoder"
+FEW = 128
+"""Rows up to which a text is looked up among those that were hashed before."""
 IDS = {Entity.USER: "user_id", Entity.ITEM: "item_id"}
 
 Floats = npt.NDArray[np.float32]
@@ -293,16 +296,29 @@ def table_specs(
 
 def query_times_s(table: AnyRows) -> Ints:
     """[B] the rows' query times in epoch seconds, rounded up to the next whole second."""
-    column = column_of(table, "event_timestamp").cast(pa.timestamp("us", tz="UTC"))
-    microseconds = np.asarray(column.cast(pa.int64()))
-    return -(-microseconds // 1_000_000)
+
+    def read() -> Ints:
+        column = column_of(table, "event_timestamp").cast(pa.timestamp("us", tz="UTC"))
+        microseconds = np.asarray(column.cast(pa.int64()))
+        return -(-microseconds // 1_000_000)
+
+    return once(table, "query_times_s", read)
 
 
 def _categorical_rows(table: AnyRows, feature: Feature) -> Ints:
-    key = "categorical", feature.name, feature.buckets
-    return once(
-        table, key, lambda: categorical_rows(column_of(table, feature.name), feature.buckets)
-    )
+    def hashed() -> Ints:
+        if len(table) > FEW:
+            return categorical_rows(column_of(table, feature.name), feature.buckets)
+        texts = texts_of(table, feature.name)
+        rows = [0 if text is None else _hashed_row(text, feature.buckets) for text in texts]
+        return np.array(rows, np.int64)
+
+    return once(table, ("categorical", feature.name, feature.buckets), hashed)
+
+
+@lru_cache(maxsize=65_536)
+def _hashed_row(text: str, buckets: int) -> int:
+    return int(categorical_rows(pa.array([text]), buckets)[0])
 
 
 def categorical_rows(column: pa.Array, buckets: int) -> Ints:

@@ -8,10 +8,11 @@ project, a hash whose fields are murmur3_32("view:feature") in little-endian byt
 from __future__ import annotations
 
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 import mmh3
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.columns import Rows
+from feature_repo.contract.columns import Later, Rows
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.errors import BadInput, StoreUnavailable
 from feature_repo.contract.schema import Entity, Feature, Schema
@@ -89,19 +90,17 @@ class Presence(Enum):
 class UserRows:
     """Features of B users, in the order asked for."""
 
-    table: pa.Table
+    rows: Rows
     """``user_id``, ``event_timestamp`` (now) and the features; null where there is none."""
     found: list[bool]
     """Whether the store knows anything of the user."""
     presence: dict[str, list[Presence]] = field(default_factory=dict)
     """View -> what the store has of it for each user; a null of a present view was written so."""
-    made: dict[Hashable, Any] = field(default_factory=dict)
-    """Columns of the table as arrays; see ``Rows``."""
 
     @property
-    def rows(self) -> Rows:
-        """The table, whose columns are at hand as arrays."""
-        return Rows(self.table, self.made)
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        return self.rows.table
 
 
 class OnlineReader:
@@ -127,13 +126,18 @@ class OnlineReader:
         """
         replies = self._fetch([entity_key("user_id", value, self._project) for value in user_ids])
         presence = {view: self._presence(view, replies, now) for view in self._views}
-        made: dict[Hashable, Any] = {}
-        columns = self._columns(replies, presence, made)
         ids = pa.array(user_ids, id_arrow_type(self._user_id))
         times = pa.array([now] * len(user_ids), pa.timestamp("us", tz="UTC"))
-        table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
+        whole: dict[str, pa.Array] = {"user_id": ids, "event_timestamp": times}
+        made: dict[Hashable, Any] = {("column", name): array for name, array in whole.items()}
+        columns = self._columns(replies, presence, made)
+
+        def table() -> pa.Table:
+            return pa.table({**whole, **{name: make() for name, make in columns.items()}})
+
+        rows = Rows(Later([*whole, *columns], len(user_ids), table), made)
         found = [any(value is not None for value in reply) for reply in replies]
-        return UserRows(table, found, presence, made)
+        return UserRows(rows, found, presence)
 
     def _fetch(self, keys: list[bytes]) -> list[list[bytes | None]]:
         from redis.exceptions import RedisClusterException, RedisError
@@ -169,24 +173,30 @@ class OnlineReader:
         replies: list[list[bytes | None]],
         presence: dict[str, list[Presence]],
         made: dict[Hashable, Any],
-    ) -> dict[str, pa.Array]:
-        """The columns; what of them is at hand as arrays goes into ``made``."""
-        columns = {}
+    ) -> dict[str, Callable[[], pa.Array]]:
+        """What makes the columns; what of them is at hand as arrays goes into ``made``."""
+        columns: dict[str, Callable[[], pa.Array]] = {}
         for place, feature in enumerate(self._features):
             messages = [
                 reply[place] if state is Presence.PRESENT else None
                 for reply, state in zip(replies, presence[feature.view], strict=True)
             ]
-            kind = self._kinds[place]
+            name, kind = feature.name, self._kinds[place]
             if pa.types.is_list(kind) and kind.value_type in _NUMBERS:
-                column, made["list", feature.name] = _lists(messages, kind)
-            else:
-                values = [decode_value(each) for each in messages]
-                column = _column(values, kind)
-                if kind in _NUMBERS:
-                    missing = [np.nan if value is None else value for value in values]
-                    made["numbers", feature.name] = np.array(missing, np.float64)
-            columns[feature.name] = column
+                lists = _Lists.of(messages, kind)
+                made["list", name] = lists.values, lists.offsets
+                made["filled", name] = np.diff(lists.offsets) > 0
+                columns[name] = lists.column
+                continue
+            values = [decode_value(each) for each in messages]
+            columns[name] = partial(_column, values, kind)
+            if kind in _NUMBERS:
+                missing = [np.nan if value is None else value for value in values]
+                made["numbers", name] = np.array(missing, np.float64)
+            if kind == pa.string():
+                made["texts", name] = values
+            if not pa.types.is_list(kind) and not pa.types.is_timestamp(kind):
+                made["filled", name] = np.array([value is not None for value in values], np.bool_)
         return columns
 
 
@@ -194,14 +204,26 @@ _NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
 """Types whose lists are decoded for all users at once."""
 
 
-def _lists(messages: list[bytes | None], kind: pa.DataType) -> tuple[pa.Array, tuple[Any, Ints]]:
-    """A list column, and its values and offsets."""
-    values, lengths, known = decode_number_lists(messages)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    missing = pa.array([not each for each in known], pa.bool_())
-    flat = pa.array(values).cast(kind.value_type)
-    column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=missing)
-    return column, (flat.to_numpy(zero_copy_only=False), offsets)
+@dataclass(frozen=True)
+class _Lists:
+    """A column of lists of numbers."""
+
+    kind: pa.DataType
+    values: npt.NDArray[Any]
+    offsets: Ints
+    known: list[bool]
+    """[B] whether there is a list."""
+
+    @staticmethod
+    def of(messages: list[bytes | None], kind: pa.DataType) -> _Lists:
+        values, lengths, known = decode_number_lists(messages)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        return _Lists(kind, values.astype(kind.value_type.to_pandas_dtype()), offsets, known)
+
+    def column(self) -> pa.Array:
+        missing = pa.array([not each for each in self.known], pa.bool_())
+        offsets = pa.array(self.offsets, pa.int32())
+        return pa.ListArray.from_arrays(offsets, pa.array(self.values), mask=missing)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

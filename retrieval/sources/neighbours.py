@@ -88,7 +88,7 @@ class NeighbourSource:
             found[part] = np.where(known, scores[place], np.nan)
         return found
 
-    def scores(self, history_rows: Ints, worth: Floats) -> npt.NDArray[np.float64]:
+    def scores(self, history_rows: Ints, worth: Floats) -> Floats:
         """[U] the score of each item of the universe for one history."""
         return neighbour_scores(history_rows, worth, self.places, self.weights, len(self.universe))
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from feature_repo.contract.candidates import TopK
-from feature_repo.contract.columns import column_of
+from feature_repo.contract.columns import texts_of
 from retrieval.sources.base import (
     Floats,
     Ints,
@@ -141,9 +140,11 @@ class SegmentPopularSource:
         """[B] place of each user's list; 0 is everybody's."""
         if users.features is None or self.attribute not in users.features.column_names:
             return np.zeros(len(users), dtype=np.int64)
-        values = column_of(users.features, self.attribute).cast(pa.string()).to_pylist()
+        values = texts_of(users.features, self.attribute)
         place = {segment: 1 + index for index, segment in enumerate(self.segments)}
-        return np.array([place.get(value, 0) for value in values], dtype=np.int64)
+        return np.array(
+            [0 if value is None else place.get(value, 0) for value in values], dtype=np.int64
+        )
 
     def save(self, folder: Path) -> None:
         """Write the lists."""

@@ -15,7 +15,7 @@ from ranking.features import (
     numeric_features,
     numeric_matrix,
 )
-from ranking.items import ItemSide
+from ranking.items import ItemSide, item_numbers
 from tests.ranking import shop
 
 
@@ -126,21 +126,21 @@ def test_groups_have_their_share_of_buyers_and_items_theirs_of_the_groups() -> N
     groups, buyers = items["category"].to_pylist(), items["buyers_28d"].to_pylist()
     mine = sum(b for b, group in zip(buyers, groups, strict=True) if group == groups[4])
 
-    assert side.group_share["category"][4 + 1] == pytest.approx(mine / sum(buyers))
-    assert side.share_of_group["category"][4 + 1] == pytest.approx(buyers[4] / mine)
-    assert np.isnan(side.group_share["category"][[0, shop.NUM_ITEMS]]).all()
+    assert side.number("all_category")[4 + 1] == pytest.approx(mine / sum(buyers))
+    assert side.number("in_category")[4 + 1] == pytest.approx(buyers[4] / mine)
+    assert np.isnan(side.number("all_category")[[0, shop.NUM_ITEMS]]).all()
 
 
 def test_lift_compares_the_user_with_everybody(requests: Requests) -> None:
     place = int(np.flatnonzero(requests.pairs["category_share"] > 0)[0])
     row = int(requests.candidates.item_row[place])
     mine = requests.pairs["category_share"][place]
-    usual = requests.items.group_share["category"][row]
+    usual = requests.items.number("all_category")[row]
 
     assert column(requests, "category_lift")[place] == pytest.approx(
         log((mine + 1e-4) / (usual + 1e-4)), rel=1e-4
     )
-    own = requests.items.share_of_group["subcategory"][row]
+    own = requests.items.number("in_subcategory")[row]
     assert column(requests, "share_of_subcategory_buyers")[place] == own
     assert column(requests, "expected_in_subcategory")[place] == pytest.approx(
         requests.pairs["subcategory_weight"][place] * own, rel=1e-5
@@ -152,7 +152,9 @@ def test_items_are_compared_with_their_own_past(requests: Requests) -> None:
     prices = {"price_28d": 3.0, "price_usual": 4.0}
     size = len(requests.items.encoded)
     values = {k: np.full(size, v, np.float32) for k, v in {**given, **prices}.items()}
-    compared = replace(requests, items=replace(requests.items, values=values))
+    side = requests.items
+    numbers = item_numbers(values, side.place, side.catalogue)
+    compared = replace(requests, items=replace(side, numbers=numbers))
 
     assert column(compared, "first_share")[0] == 2 / 8
     assert column(compared, "trend_7d")[0] == pytest.approx(log((1 + 4 * 3) / (1 + 8)))

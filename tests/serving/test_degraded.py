@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contract.candidates import TopK
+from feature_repo.contract.columns import Rows
 from feature_repo.contract.online import UserRows
 from ranking.scorer import Scorer
 from retrieval.retriever import Retriever
@@ -188,7 +189,7 @@ class Damaged:
         place = found.table.column_names.index("history_count")
         short = pa.array([[1]] * len(user_ids), found.table.schema.field(place).type)
         table = found.table.set_column(place, "history_count", short)
-        return replace(found, table=table, made={})
+        return replace(found, rows=Rows(table))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from feature_repo.contract.columns import Rows
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.online import UserRows
 from serving.ids import Id
@@ -30,7 +31,7 @@ class Store:
     """Answers with made-up rows."""
 
     def read(self, user_ids: Sequence[Id], now: datetime) -> UserRows:
-        return UserRows(user_rows(0, len(user_ids)), [True] * len(user_ids))
+        return UserRows(Rows(user_rows(0, len(user_ids))), [True] * len(user_ids))
 
 
 def rows_of(folder: Path) -> list[pa.Table]:
