@@ -31,9 +31,10 @@ from serving.release import Release
 from serving.routes.feedback import feedback_routes
 from serving.routes.health import VERSION, health_routes
 from serving.routes.items import item_routes
-from serving.routes.lists import list_routes
+from serving.routes.lists import list_routes, recommend_route
 from serving.server import Server
 from serving.settings import METRICS_VARIABLE, Settings
+from serving.shortcut import Shortcut
 from serving.stages import STORE_SHARE
 
 log = logging.getLogger(__name__)
@@ -68,10 +69,12 @@ def create_app(server: Server, before: Callable[[], None] | None = None) -> Fast
         server.exploration.close()
 
     app = FastAPI(title="shoprec", version=VERSION, description=DESCRIPTION, lifespan=life)
-    for routes in (list_routes, item_routes, feedback_routes, health_routes):
-        app.include_router(routes(server))
+    lists = list_routes(server)
+    for routes in (lists, item_routes(server), feedback_routes(server), health_routes(server)):
+        app.include_router(routes)
     describe_shop(app, server.live)
     add_handlers(app)
+    app.add_middleware(Shortcut, route=recommend_route(lists))
     app.add_middleware(BodyLimit, most=server.settings.max_body)
     if server.settings.api_keys:
         app.add_middleware(ApiKeys, keys=server.settings.api_keys)

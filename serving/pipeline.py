@@ -108,6 +108,12 @@ class Pipeline:
             self._fill(view, lists, user, one, barred[user], new=not known[user])
         return Made(lists, known, found, explored)
 
+    def popular(self, view: ItemView, asked: Asked) -> Lists:
+        """[1, K] the list of a request without its user's features; it takes no model."""
+        lists = self._empty(1, asked.n)
+        self._fill(view, lists, 0, asked, asked.barred, new=True)
+        return lists
+
     def _rank(
         self,
         view: ItemView,

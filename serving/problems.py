@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -78,11 +79,20 @@ RESPONSES[422]["content"] = {"application/json": {"example": _EXAMPLE}}
 
 def add_handlers(app: FastAPI) -> None:
     """Answer every error of an app as a ``Problem``."""
-    app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(NotNow, _not_now)
-    app.add_exception_handler(BadInput, _bad_input)
-    app.add_exception_handler(ShoprecError, _failed)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def response_to(request: Request, error: Exception) -> JSONResponse:
+    """What is answered to a request that ended with one of the errors that have an answer.
+
+    Raises:
+        Exception: the error itself, if it has none.
+    """
+    handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), None)
+    if handler is None:
+        raise error
+    return await handler(request, error)
 
 
 def problem(
@@ -143,3 +153,12 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s failed: %s", request.method, request.url.path, error)
     return problem(500, str(error))
+
+
+_HANDLERS: dict[type[Any], Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
+    RequestValidationError: _malformed,
+    HTTPException: _refused,
+    NotNow: _not_now,
+    BadInput: _bad_input,
+    ShoprecError: _failed,
+}

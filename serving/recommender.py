@@ -186,10 +186,9 @@ class Recommender:
             query: the request.
             degraded: stages that the answer is without.
         """
-        started, view, rows = time.perf_counter(), self.view, self._users.nobodies([None])
-        asked = [Asked.of(query, self.release, view)]
-        made = self._pipeline.lists(view, rows, query_times_s(rows), asked, Run())
-        return self._answered(view, self.describe(made.lists)[0], degraded, started)
+        started, view = time.perf_counter(), self.view
+        lists = self._pipeline.popular(view, Asked.of(query, self.release, view))
+        return self._answered(view, self.describe(lists)[0], degraded, started)
 
     def rank(self, user_id: Id, item_ids: Sequence[Id], explain: bool = False) -> Recommendation:
         """Given items in the order of one user's interest; see ``rank_all``.

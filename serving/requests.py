@@ -67,11 +67,11 @@ class FilterRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    department: Names = []
+    department: Names = Field(default_factory=list)
     """One of these; empty: any."""
-    category: Names = []
-    subcategory: Names = []
-    brand: Names = []
+    category: Names = Field(default_factory=list)
+    subcategory: Names = Field(default_factory=list)
+    brand: Names = Field(default_factory=list)
     price_min: Price | None = None
     price_max: Price | None = None
     available: StrictBool | None = True
@@ -91,10 +91,14 @@ class ContextRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    preferred_categories: Annotated[list[str], Field(max_length=50)] = []
+    preferred_categories: Annotated[list[str], Field(max_length=50)] = Field(default_factory=list)
     """Of these, popular items come first where nothing is known of the user."""
-    attributes: Annotated[dict[Text, Text], Field(max_length=50)] = {}
+    attributes: Annotated[dict[Text, Text], Field(max_length=50)] = Field(default_factory=dict)
     """What A/B experiments may be targeted by, such as `{"platform": "app"}`."""
+
+
+NO_FILTER, NO_CONTEXT = FilterRequest(), ContextRequest()
+"""What most requests say; nobody changes them. (A default that can change is copied each time.)"""
 
 
 class ListRequest(BaseModel):
@@ -106,9 +110,11 @@ class ListRequest(BaseModel):
     """An unknown user gets popular items."""
     exclude_seen: StrictBool = False
     """Leave out what the user is known to have bought."""
-    exclude: Annotated[list[RawItemId], Field(max_length=MAX_EXCLUDED)] = []
+    exclude: Annotated[list[RawItemId], Field(max_length=MAX_EXCLUDED)] = Field(
+        default_factory=list
+    )
     """Items to leave out, such as those in the basket."""
-    filters: FilterRequest = Field(default_factory=FilterRequest)
+    filters: FilterRequest = Field(default_factory=lambda: NO_FILTER)
     diversity: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
     """0, the best scores, to 1, the least alike items; by default the release's strength."""
     explain: StrictBool = False
@@ -116,12 +122,14 @@ class ListRequest(BaseModel):
     scenario: Text | None = None
     """Name of one of the release's rankers (see `/version`), such as `discover`; where the release
     has none of that name its usual one answers, and `degraded` says `scenario`."""
-    anchor_items: Annotated[list[RawItemId], Field(max_length=MAX_ANCHORS)] = []
+    anchor_items: Annotated[list[RawItemId], Field(max_length=MAX_ANCHORS)] = Field(
+        default_factory=list
+    )
     """Items that the user looks at, latest first; lists follow them and do not hold them."""
     session_id: Text | None = None
     """The items of the session's recent feedback become anchors too."""
-    context: ContextRequest = Field(default_factory=ContextRequest)
-    variant: Annotated[dict[Text, Text], Field(max_length=20)] = {}
+    context: ContextRequest = Field(default_factory=lambda: NO_CONTEXT)
+    variant: Annotated[dict[Text, Text], Field(max_length=20)] = Field(default_factory=dict)
     """For testers: A/B experiment -> the variant to answer by, such as `{"strategies": "popular"}`,
     whoever would see it and when. Reports leave such answers out."""
 

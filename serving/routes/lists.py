@@ -6,6 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.routing import APIRoute
 
 from serving.answers import BatchAnswer, Recommendation
 from serving.ids import parse_id, within
@@ -16,6 +17,8 @@ from serving.requests import BatchRequest, RankRequest, RecommendRequest
 from serving.routes.bodies import Reader, Writer
 from serving.routes.paths import ItemPath
 from serving.server import Server
+
+RECOMMEND = "/recommend/"
 
 
 def list_routes(server: Server) -> APIRouter:
@@ -28,7 +31,7 @@ def list_routes(server: Server) -> APIRouter:
 
     asked, written = Reader(RecommendRequest), Writer(Recommendation)
 
-    @router.post("/recommend/", response_model=Recommendation, openapi_extra=asked.description)
+    @router.post(RECOMMEND, response_model=Recommendation, openapi_extra=asked.description)
     async def recommend(request: Request) -> Response:
         """The best items for one user; popular items where nothing is known of the user."""
         return written.response(await server.recommend(checked(await asked.read(request))))
@@ -58,3 +61,9 @@ def list_routes(server: Server) -> APIRouter:
         return await server.answering.run(partial(recommender.similar, found, n))
 
     return router
+
+
+def recommend_route(router: APIRouter) -> APIRoute:
+    """The route of one user's list, of ``list_routes``."""
+    found = (route for route in router.routes if isinstance(route, APIRoute))
+    return next(route for route in found if route.path == RECOMMEND)
