@@ -63,9 +63,23 @@ def save(name: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]]) ->
     """Write ``benchmarks/results/<name>.json``."""
     path = RESULTS / f"{name}.json"
     command = f"python -m benchmarks.{name.partition('-')[0]}"
-    result = {"command": command, "settings": settings, "machine": machine(), "rows": list(rows)}
+    said = portable(settings)
+    result = {"command": command, "settings": said, "machine": machine(), "rows": list(rows)}
     write_json(path, result)
     return path
+
+
+def portable(value: Any) -> Any:
+    """Settings without the folders of one machine: of an absolute path what is below the working
+    folder, or else its last part."""
+    if isinstance(value, dict):
+        return {key: portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(each) for each in value]
+    if not isinstance(value, str) or not value.startswith("/"):
+        return value
+    path = Path(value)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
