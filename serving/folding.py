@@ -46,9 +46,16 @@ WAIT_S = 0.5
 """Between two looks whether the process that folds has ended."""
 RECLAIM_S = 10.0
 """Between two looks for what other machines left unfinished."""
+TOLD_S = 1.0
+"""Between two times that the file says that everything is folded."""
 RESTART_S = 1.0
 """Before a process that died is started again."""
 NICE = 10
+
+
+def caught_up(path: Path) -> Path:
+    """The file beside a feedback log whose time says when all of it was last folded."""
+    return path.with_name(f"{path.stem}.folded")
 
 
 @dataclass(frozen=True)
@@ -134,13 +141,16 @@ class Folding:
         """Fold with the release that is there now, until another one is."""
         release = self._settings.release.resolve()
         parts = self._make(self._settings, self._path)
-        reclaim_at = time.monotonic() + RECLAIM_S
+        reclaim_at, tell_at = time.monotonic() + RECLAIM_S, 0.0
         while not self._ended.is_set() and self._settings.release.resolve() == release:
             count = parts.forwarder.step() + parts.folder.step()
             if time.monotonic() >= reclaim_at:
                 count += parts.folder.reclaim()
                 reclaim_at = time.monotonic() + RECLAIM_S
             if not count:
+                if time.monotonic() >= tell_at:
+                    caught_up(self._path).touch()
+                    tell_at = time.monotonic() + TOLD_S
                 self._ended.wait(self._settings.fold_s)
 
 

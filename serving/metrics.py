@@ -67,6 +67,13 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=own,
         )
+        self._folding_age = Gauge(
+            "shoprec_folding_age_seconds",
+            "Time since all feedback was last folded into the users' rows; it grows while folding "
+            "is behind, stands still or has no store. NaN: nothing was folded yet.",
+            multiprocess_mode="mostrecent",
+            registry=own,
+        )
         self._waiting = Gauge(
             "shoprec_requests_in_progress",
             "Requests that wait for a list or have one made.",
@@ -121,6 +128,10 @@ class Metrics:
     def set_exploration_age(self, seconds: float) -> None:
         """Say how old what is known of the arms is."""
         self._exploration_age.set(seconds)
+
+    def set_folding_age(self, seconds: float) -> None:
+        """Say how old the users' rows may be."""
+        self._folding_age.set(seconds)
 
     def set_waiting(self, number: int) -> None:
         """Say how many requests are in progress."""

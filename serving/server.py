@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -16,6 +18,7 @@ from serving.experiments.running import Experiments
 from serving.exploration.running import Exploration
 from serving.feedback import FeedbackLog
 from serving.feedback_tail import FeedbackTail
+from serving.folding import caught_up
 from serving.ids import Id
 from serving.live import Live
 from serving.metrics import Metrics
@@ -78,6 +81,14 @@ class Server:
         """
         query.require(self.live.get().release.about)
         return self.experiments.assigned(query)
+
+    def measured(self) -> bytes:
+        """Everything counted, for Prometheus."""
+        age_s = math.nan
+        with suppress(OSError):  # nothing was ever folded
+            age_s = max(time.time() - caught_up(self.feedback.path).stat().st_mtime, 0.0)
+        self.metrics.set_folding_age(age_s)
+        return self.metrics.text()
 
     def session_items(self, session_id: str | None, user_id: Id | None = None) -> Sequence[Id]:
         """What was looked at in a session, latest first, whichever worker heard of it.

@@ -46,7 +46,7 @@ def health_routes(server: Server) -> APIRouter:
     @router.get("/metrics", response_class=PlainTextResponse)
     def show_metrics() -> PlainTextResponse:
         """Requests, times, degraded answers and more, for Prometheus; of all workers together."""
-        text = server.metrics.text().decode()
+        text = server.measured().decode()
         return PlainTextResponse(text, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/", include_in_schema=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -23,15 +24,18 @@ from feature_repo.contract import embedded
 from feature_repo.contract.dataset import IdType
 from feature_repo.contract.embedded import embedded_url
 from feature_repo.contract.online_state import UserStates
-from serving.folding import Folding
+from serving.folding import Folding, caught_up
+from serving.recommender import Recommender
 from serving.release import Release
 from serving.settings import Settings
 from tests.feature_repo.jobs import feedback
 from tests.feature_repo.jobs.feedback import line
 from tests.serving.conftest import BUILD_LIMIT_S, copied_store
+from tests.serving.http import server_of
 from tests.serving.shop import NAME, TinyShop
 
 USER, OTHER, NOBODY = 1007, 1011, 77_777
+AGE = "shoprec_folding_age_seconds "
 
 pytestmark = pytest.mark.timeout(BUILD_LIMIT_S)
 
@@ -109,6 +113,27 @@ def test_a_purchase_is_in_the_users_row_within_a_second(
         append(path, [line("a", USER, 501, now), line("c", NOBODY, 503, now)])
         until(lambda: count_of(states, NOBODY, 503) == 1, 1.0)
         assert count_of(states, USER, 501) == before + 1
+
+
+def test_metrics_tell_how_old_the_rows_may_be(
+    settings: Settings, recommender: Recommender, tmp_path: Path
+) -> None:
+    server = server_of(recommender, tmp_path)
+
+    def age_s() -> float:
+        text = server.measured().decode()
+        (line,) = (line for line in text.splitlines() if line.startswith(AGE))
+        return float(line.split()[-1])
+
+    before = age_s()
+    with folding(settings, server.feedback.path):
+        until(lambda: age_s() < 1.0, 5.0)
+    folded = caught_up(server.feedback.path)
+    an_hour_ago = time.time() - 3600
+    os.utime(folded, (an_hour_ago, an_hour_ago))
+
+    assert math.isnan(before)
+    assert age_s() == pytest.approx(3600, abs=60)
 
 
 def test_of_two_processes_one_folds_and_the_other_takes_over(
