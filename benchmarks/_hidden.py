@@ -8,9 +8,7 @@ bought them is read from the whole shop.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmarks._system import call
 from feature_repo.contract.artifacts import read_table, write_table
 from feature_repo.contract.columns import column_of
-from feature_repo.contract.dataset import REPOSITORY, Dataset
-from feature_repo.contract.errors import ArtifactError
+from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.randomness import key, uniform
 from feature_repo.jobs.feast_repo import FEATURE_REPO, feast_environment, write_settings
 
@@ -53,18 +51,22 @@ class HiddenShop:
         return ("data=complete_journey", f"data.name={self.seen.name}", f"data.root={root}")
 
 
-def hide(whole: Dataset, folder: Path, seed: int, share: float) -> HiddenShop:
+def hide(
+    whole: Dataset, folder: Path, seed: int, share: float, share_of_items: float | None = None
+) -> HiddenShop:
     """Hide a share of the users and of the items of a shop, or find that it was done.
 
     Args:
         whole: a shop with 64-bit ids.
         folder: gets one folder a seed.
         seed: which users and items, by a hash of their ids.
-        share: of both.
+        share: of users.
+        share_of_items: of items; None: as many.
     """
+    shares = (share, share if share_of_items is None else share_of_items)
     users, items = (
-        hidden_ids(_ids(whole, name), seed, stream, share)
-        for stream, name in ((USERS, "user_id"), (ITEMS, "item_id"))
+        hidden_ids(_ids(whole, name), seed, stream, own)
+        for stream, name, own in zip((USERS, ITEMS), ("user_id", "item_id"), shares, strict=True)
     )
     name = f"{whole.name}_hidden_{seed}"
     seen = replace(whole, name=name, root=folder.resolve() / name)
@@ -103,43 +105,21 @@ def _write(whole: Dataset, seen: Dataset, users: pa.Array, items: pa.Array) -> N
 def prepare(shop: HiddenShop, cutoffs: Sequence[str], threads: int = 1) -> None:
     """Run the jobs that make the variant's features and training sets; what is there is reused."""
     resources = (f"threads={threads}", "memory_gb=3")
-    _run("-m", "feature_repo.jobs", "state", *shop.settings, *resources)
+    call("-m", "feature_repo.jobs", "state", *shop.settings, *resources)
     feast = str(Path(sys.executable).with_name("feast"))
     environment = {**feast_environment(shop.seen), "PYTHONWARNINGS": "ignore"}
-    _run(feast, "-c", str(FEATURE_REPO), "apply", environment=environment)
+    call(feast, "-c", str(FEATURE_REPO), "apply", environment=environment)
     for cutoff in cutoffs:
         for service, kind in (("retrieval_v1", "sessions"), ("ranking_v1", "users")):
             chosen = (f"service={service}", f"kind={kind}", f"cutoff={cutoff}")
-            _run("-m", "feature_repo.jobs", "training-set", *shop.settings, *resources, *chosen)
+            call("-m", "feature_repo.jobs", "training-set", *shop.settings, *resources, *chosen)
 
 
 def train_two_tower(shop: HiddenShop, cutoff: str, runs: Path, *overrides: str) -> Path:
     """Train the shop's two-tower on the variant, or find the run; return its folder."""
     return Path(
-        _run(
+        call(
             *("-m", "trainer", "experiment=complete_journey/two_tower", f"cutoff={cutoff}"),
             *(*shop.settings, f"paths.runs={runs}", "sharding.device=cpu", *overrides),
         )
     )
-
-
-def _run(*command: str, environment: dict[str, str] | None = None) -> str:
-    """Run one of the project's commands; return the last line that it prints.
-
-    Raises:
-        ArtifactError: it failed; what it said is in the message.
-    """
-    whole = command if command[0] != "-m" else (sys.executable, "-W", "ignore", *command)
-    log.info("%s", " ".join(command[:5]))
-    done = subprocess.run(
-        whole,
-        cwd=REPOSITORY,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = "\n".join(done.stderr.splitlines()[-20:])
-        raise ArtifactError(f"{' '.join(command)} ended with code {done.returncode}:\n{said}")
-    return next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")

@@ -24,13 +24,15 @@ from feature_repo.contract.state import Histories
 from feature_repo.contract.tables import Tables
 from feature_repo.contract.vocabulary import Vocabulary
 from retrieval.inputs import encode_users
-from retrieval.sources import AnnSource, Source, UserBatch, load_sources
+from retrieval.sources import AnnSource, PopularSource, Source, UserBatch, load_sources
 from retrieval.towers import TwoTower, pooled_inputs
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 KIND = "retriever"
+STARTERS = "starters"
+"""The source that answers users of whom nothing is known, and names nobody else candidates."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Retriever:
     """Source -> most candidates that it names."""
     catalogue: pa.Table
     """``item_id`` and attributes, as of the cut-off."""
+    starters: PopularSource | None = None
+    """The list of users of whom nothing is known; bundles of old have none."""
 
     @staticmethod
     def load(folder: Path, *, verify: bool = True) -> Retriever:
@@ -65,6 +69,8 @@ class Retriever:
             raise ArtifactError(f"{folder} and its encoder have different lists of features.")
         every = load_sources(folder, about["sources"])
         sources = tuple(source for source in every if source.name in about["quotas"])
+        starters = next((source for source in every if source.name == STARTERS), None)
+        assert starters is None or isinstance(starters, PopularSource)
         return Retriever(
             about,
             encoder,
@@ -73,6 +79,7 @@ class Retriever:
             sources,
             {name: int(k) for name, k in about["quotas"].items()},
             read_table(folder / "items.parquet"),
+            starters,
         )
 
     @property

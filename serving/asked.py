@@ -40,7 +40,7 @@ class Asked:
     only: Ints | None = None
     """Rising item rows, the only ones that it may hold; None: any."""
     preferred: tuple[str, ...] = ()
-    """Categories whose popular items come first where nothing is known of the user."""
+    """Categories whose popular items come earlier where little is known of the user."""
     sources: Weights = ()
     """The only candidate sources that count, with their weights; empty: all."""
     lacking: bool = False

@@ -2,6 +2,8 @@
 
     user rows -> candidates -> scores -> the policy's choice -> popular items in the places left
 
+Scores of users who have only begun are drawn towards popularity (``serving.begun``).
+
 B requests, K places. Each step is a stage (``serving.stages``).
 """
 
@@ -14,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.contract.columns import AnyRows, Rows, filled
-from feature_repo.contract.schema import Entity, Schema
+from feature_repo.contract.schema import Encoding, Entity, Schema
 from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
 from serving.asked import Asked
+from serving.begun import drawn
 from serving.candidates import Found, find, restrict
 from serving.experiments.treated import from_sources
 from serving.exploration.explored import Explored
@@ -56,16 +59,24 @@ class Pipeline:
 
     def __init__(self, retriever: Retriever, schema: Schema, popular: Popular) -> None:
         self._retriever = retriever
-        self._user_features = [feature.name for feature in schema.of(Entity.USER)]
+        self._telling = [
+            feature.name
+            for feature in schema.of(Entity.USER)
+            if feature.encoding is not Encoding.CATEGORICAL
+        ]
         self._popular = popular
         names = tuple(source.name for source in retriever.sources)
         self._sources = (*names, GIVEN)
         self._popular_source = names.index(POPULAR)
 
     def known(self, user_rows: AnyRows) -> Bools:
-        """[B] whether a row has any feature that is neither null nor an empty list."""
+        """[B] whether a row has anything of what a user did: neither null nor an empty list.
+
+        Attributes alone make no user known: their lists are worse than those of nobody
+        (``benchmarks.first_session``).
+        """
         known = np.zeros(len(user_rows), dtype=np.bool_)
-        for name in self._user_features:
+        for name in self._telling:
             if known.all():
                 break
             if name in user_rows.column_names:
@@ -125,6 +136,7 @@ class Pipeline:
     ) -> dict[int, Explored | None]:
         """Put the best candidates into the lists of their users; return what was explored."""
         scores = score(view, found, asked, run)
+        scores = drawn(found, scores, asked, self._popular, view.catalogue)
         explored: dict[int, Explored | None] = {}
         for group in _alike(asked):
             one = asked[group[0]]

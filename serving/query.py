@@ -44,7 +44,7 @@ class Query:
     candidate_items: Sequence[Id] | None = None
     """The only items that the list may hold."""
     preferred_categories: Sequence[str] = ()
-    """Of these, popular items come first where nothing is known of the user."""
+    """Of these, popular items come earlier where little is known of the user."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """What experiments may be targeted by."""
     variant: Mapping[str, str] = field(default_factory=dict)

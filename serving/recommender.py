@@ -276,7 +276,7 @@ class Recommender:
         return self._pipeline.lists(view, user_rows, now, every, Run(strict=True)).lists
 
     def known(self, user_rows: pa.Table) -> Bools:
-        """[B] whether a row has any feature that is neither null nor an empty list."""
+        """[B] whether a row has anything of what a user did: neither null nor an empty list."""
         return self._pipeline.known(user_rows)
 
     def describe(self, lists: Lists) -> list[list[Item]]:

@@ -92,7 +92,7 @@ class ContextRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     preferred_categories: Annotated[list[str], Field(max_length=50)] = Field(default_factory=list)
-    """Of these, popular items come first where nothing is known of the user."""
+    """Of these, popular items come earlier where little is known of the user."""
     attributes: Annotated[dict[Text, Text], Field(max_length=50)] = Field(default_factory=dict)
     """What A/B experiments may be targeted by, such as `{"platform": "app"}`."""
 

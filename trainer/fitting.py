@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import duckdb
 import numpy as np
@@ -36,6 +36,7 @@ from trainer.popular import (
     growth,
     popular_source,
     segment_source,
+    visits_between,
 )
 from trainer.similar_users import fit_similar_users
 from trainer.source_config import (
@@ -47,6 +48,7 @@ from trainer.source_config import (
     KnnConfig,
     PopularConfig,
     SimilarUsersConfig,
+    StartersConfig,
     TrendingConfig,
 )
 
@@ -196,6 +198,10 @@ def fit_source(name: str, config: FittedModelConfig, fitting: Fitting) -> Source
             return _neighbours(name, _groups(config, fitting), config, fitting)
         case PopularConfig():
             return _popular(name, config, fitting)
+        case StartersConfig():
+            span = fitting.cutoff - timedelta(days=config.days), fitting.cutoff
+            weights = visits_between(fitting.dataset, *span, fitting.vocabulary, config.exponent)
+            return popular_source(name, weights, new_only=False)
         case TrendingConfig():
             return _trending(name, config, fitting)
         case SimilarUsersConfig():

@@ -117,6 +117,33 @@ def buyers_between(
     return found
 
 
+def visits_between(
+    dataset: Dataset, start: datetime, stop: datetime, items: Vocabulary, exponent: float
+) -> Floats:
+    """[R] visits that bought each item; one counts as its number of items to the -``exponent``.
+
+    What a user buys at one time is a visit. With an exponent of 1 an item's weight is the share of
+    a visit that it makes up, so that all visits count alike.
+    """
+    query = f"""
+        WITH bought AS (
+            SELECT DISTINCT user_id, event_timestamp, item_id FROM {_events(dataset)}
+            WHERE event_type = $kind AND event_timestamp >= $since AND event_timestamp < $until),
+        visits AS (
+            SELECT user_id, event_timestamp, pow(count(*), -$exponent) AS weight
+            FROM bought GROUP BY ALL)
+        SELECT item_id, sum(weight) AS weight
+        FROM bought JOIN visits USING (user_id, event_timestamp)
+        GROUP BY item_id ORDER BY item_id
+    """
+    span = {"since": start, "until": stop}
+    counted = _query(query, kind=EventType.PURCHASE.value, exponent=exponent, **span)
+    found = np.zeros(items.num_rows, dtype=np.float32)
+    found[items.rows(column_of(counted, "item_id"))] = np.asarray(counted.column("weight"))
+    found[0] = 0.0
+    return found
+
+
 def buyers_by_segment(
     dataset: Dataset,
     cutoff: datetime,

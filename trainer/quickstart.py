@@ -132,6 +132,11 @@ class Quickstart:
         """Ingest, compute features, register them, and join the training sets."""
         shop, root = self.shop, self.shop.root
         self._job("ingest", "Reading the raw data", (), (root / "canonical", shop.dataset_json))
+        self.join(last_edge)
+
+    def join(self, last_edge: int) -> None:
+        """Compute the features of an ingested shop, register them, and join the training sets."""
+        shop, root = self.shop, self.shop.root
         self._job(
             "state",
             "Computing user states and item activity",
@@ -150,10 +155,10 @@ class Quickstart:
         release = self.system(1)
         return self.evaluate("validation", 1, self.lists(1, release, online=False))
 
-    def system(self, edge: int) -> Path:
-        """Fit retriever and ranker at an edge; return the unpublished release."""
+    def system(self, edge: int, models: tuple[str, str] = (RANKER, DISCOVER)) -> Path:
+        """Fit retriever and rankers at an edge; return the unpublished release."""
         windows = [self.retriever(before) for before in self.labelled(edge)]
-        rankers = [self.ranker(model, edge, windows) for model in (RANKER, DISCOVER)]
+        rankers = [self.ranker(model, edge, windows) for model in models]
         return self.export(edge, self.retriever(edge), *rankers)
 
     def release(self, edge: int) -> tuple[Path, tuple[Path, Path]]:

@@ -115,6 +115,26 @@ class PopularConfig(FittedModelConfig):
 
 
 @dataclass
+class StartersConfig(FittedModelConfig):
+    """The list of users of whom nothing is known: what most visits buy, large ones counting less.
+
+    A new user's next visit is one visit, mostly a small one, and large baskets hold a bit of
+    everything. In each of eight windows before Complete Journey's test weeks more first visits
+    hold something of its first 50 items than of those with the most buyers
+    (``benchmarks.first_session``).
+    """
+
+    days: int = 28
+    """Visits of so many days before the cut-off count."""
+    exponent: float = 0.5
+    """A visit counts as its number of items to the power of minus this; 0: all count alike."""
+
+    def __post_init__(self) -> None:
+        require_positive("starters", days=self.days)
+        require(self.exponent >= 0, f"starters.exponent must not be negative; got {self.exponent}.")
+
+
+@dataclass
 class TrendingConfig(FittedModelConfig):
     """The items that are bought more often than they were."""
 

@@ -26,7 +26,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError, ConfigError, ShoprecError
 from retrieval.index import build_index
-from retrieval.retriever import KIND
+from retrieval.retriever import KIND, STARTERS
 from retrieval.sources import BuyAgainSource, Source
 from retrieval.towers import TwoTower
 from trainer import blend as blends
@@ -117,7 +117,7 @@ def _write_sources(fitting: Fitting, settings: SourceSettings, folder: Path) -> 
     blend = None if settings.blend is None else read_json(Path(settings.blend) / blends.FILE)
     members = [] if blend is None or "blend" not in quotas else list(blend["sources"])
     sources: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys([*quotas, *members]):
+    for name in dict.fromkeys([*quotas, *members, STARTERS]):
         if name == "ann":
             sources[name] = {"kind": "ann", "new_only": fitting.new_only}
         elif name == "blend" and blend is not None:

@@ -20,6 +20,7 @@ from trainer.source_config import (
     KnnConfig,
     PopularConfig,
     SimilarUsersConfig,
+    StartersConfig,
     TrendingConfig,
 )
 
@@ -56,6 +57,8 @@ class SourceSettings:
     first_time_popular: PopularConfig = field(
         default_factory=lambda: PopularConfig(first_time=True)
     )
+    starters: StartersConfig = field(default_factory=StartersConfig)
+    """Of users of whom nothing is known; no candidates of others."""
     ease: EaseConfig = field(default_factory=EaseConfig)
     item_knn: KnnConfig = field(default_factory=KnnConfig)
     category: GroupConfig = field(default_factory=GroupConfig)

@@ -13,7 +13,7 @@ from feature_repo.contract.artifacts import read_json, read_table
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, BadInput
 from feature_repo.contract.schema import Entity
-from retrieval.retriever import Retriever
+from retrieval.retriever import STARTERS, Retriever
 from tests.retrieval import shop
 
 
@@ -125,7 +125,7 @@ def test_the_bundle_introduces_itself(bundle: Path, shop_dataset: Dataset) -> No
     assert about["similarity"] == "cosine"
     assert about["num_items"] == shop.NUM_ITEMS
     assert about["fingerprint"] == shop.SCHEMA.fingerprint
-    assert set(about["sources"]) == set(about["quotas"])
+    assert set(about["sources"]) == {*about["quotas"], STARTERS}
 
 
 def test_a_changed_file_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from serving.answers import Item
 from serving.catalogue import Filters
 from serving.ids import BadField
 from serving.online import OnlineStore
+from serving.popular import PREFERENCE
 from serving.recommender import Recommender
 from serving.release import Release
 
@@ -88,14 +89,30 @@ def test_a_ranked_item_has_the_score_that_it_has_in_the_users_list(
         assert item.sources
 
 
-def test_preferred_categories_come_first_for_unknown_users(recommender: Recommender) -> None:
+def test_items_of_preferred_categories_count_more_for_unknown_users(
+    recommender: Recommender,
+) -> None:
     plain = recommender.recommend(UNKNOWN, 50)
     answer = recommender.recommend(UNKNOWN, 50, preferred_categories=["C3", "C5"])
 
-    first = [i.item_id for i in plain.items if i.category in ("C3", "C5")]
-    rest = [i.item_id for i in plain.items if i.category not in ("C3", "C5")]
-    assert first
-    assert ids(answer.items) == first + rest
+    def worth(item: Item) -> float:
+        assert item.score is not None
+        return item.score * (PREFERENCE if item.category in ("C3", "C5") else 1.0)
+
+    assert ids(answer.items) == ids(sorted(plain.items, key=worth, reverse=True))
+    assert ids(answer.items) != ids(plain.items)
+
+
+def test_an_unknown_user_gets_what_visits_buy_small_ones_counting_more(
+    recommender: Recommender,
+) -> None:
+    starters = recommender.release.retriever.starters
+
+    answer = recommender.recommend(UNKNOWN, 10)
+
+    assert starters is not None
+    assert ids(answer.items) == recommender.ids_of(starters.rows[:10])
+    assert [item.source for item in answer.items] == ["popular"] * 10
 
 
 def test_preferred_categories_change_nothing_for_known_users(recommender: Recommender) -> None:

@@ -147,12 +147,12 @@ def test_no_row_is_no_list(recommender: Recommender) -> None:
     assert len(recommender.recommend_rows(rows)) == 0
 
 
-def test_a_user_with_a_profile_alone_is_known(recommender: Recommender) -> None:
+def test_a_profile_alone_makes_no_user_known(recommender: Recommender) -> None:
     rows = recommender.read_rows([UNKNOWN, UNKNOWN])
     place = rows.column_names.index("region")
     rows = rows.set_column(place, "region", pa.array([None, "R1"], pa.string()))
 
-    assert recommender.known(rows).tolist() == [False, True]
+    assert recommender.known(rows).tolist() == [False, False]
     lists = recommender.recommend_rows(rows)
     assert (lists.item_row > 0).all()
     assert np.isfinite(lists.score).all()

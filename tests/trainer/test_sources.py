@@ -130,6 +130,25 @@ def test_an_attribute_that_items_lack_is_named(shop_dataset: Dataset) -> None:
         group_codes(items, ["colour"], Vocabulary.build([100], IdType.INT64))
 
 
+def test_starters_are_of_visits_that_count_less_the_larger_they_are(
+    bundle: Path, shop_dataset: Dataset
+) -> None:
+    cutoff = shop_dataset.edges[1]
+    weights: dict[int, float] = {}
+    for (_, time), items in shop.baskets().items():
+        if cutoff - timedelta(days=28) <= time < cutoff:
+            for item in set(items):
+                weights[item] = weights.get(item, 0.0) + 1 / len(set(items)) ** 0.5
+
+    retriever = Retriever.load(bundle)
+
+    found = retriever.starters
+    assert found is not None
+    got = dict(zip(retriever.items.ids_of(found.rows), found.scores.tolist(), strict=True))
+    assert got == {item: pytest.approx(weight, rel=1e-6) for item, weight in weights.items()}
+    assert "starters" not in {source.name for source in retriever.sources}
+
+
 def test_a_quota_of_zero_leaves_a_source_out(
     bundle: Path, shop_dataset: Dataset, tmp_path: Path
 ) -> None:

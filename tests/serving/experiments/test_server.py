@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from retrieval.sources import PopularSource
 from serving.experiments import treated
 from serving.experiments.assignment import variant_of
 from serving.experiments.exposure import ExposureLog
@@ -47,12 +48,14 @@ def ids(answer: Any) -> list[int | str]:
 
 
 def test_a_variant_of_one_source_shows_its_items_in_its_order(recommender: Recommender) -> None:
-    popular = recommender.recommend(UNKNOWN, 20)
+    sources = recommender.release.retriever.sources
+    popular = next(source for source in sources if isinstance(source, PopularSource))
 
     answer = asked(recommender, n=5, ranker="none", sources=["popular"])
 
     assert {item.source for item in answer.items} == {"popular"}
-    places = [ids(popular).index(item_id) for item_id in ids(answer)]
+    order = recommender.ids_of(popular.rows)
+    places = [order.index(item_id) for item_id in ids(answer)]
     assert places == sorted(places)
     assert answer.degraded == []
 
