@@ -50,7 +50,7 @@ OWN = (
 )
 """Settings that are not passed on."""
 
-Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -372,17 +372,22 @@ def compare(served: Path, new: Path, rows: Path, *, only_new: bool, seed: int = 
         BadInput: nobody bought anything.
     """
     users = read_table(rows)
-    relevant = _relevant(users, only_new=only_new)
+    relevant = relevant_items(users, only_new=only_new)
     keep = np.flatnonzero([len(items) > 0 for items in relevant])
     ids = users.column("user_id").take(pa.array(keep))
     bought = [relevant[place] for place in keep]
-    values = [_ndcg(read_table(path), ids, bought) for path in (served, new)]
+    values = [ndcg_at_k(*placed(read_table(path), ids, bought), K) for path in (served, new)]
     difference = bootstrap(values[1] - values[0], seed=seed)
     return Comparison(len(keep), float(values[0].mean()), float(values[1].mean()), difference)
 
 
-def _relevant(users: pa.Table, *, only_new: bool) -> list[set[Any]]:
-    """What each user should have been shown."""
+def relevant_items(users: pa.Table, *, only_new: bool) -> list[set[Any]]:
+    """What each user should have been shown.
+
+    Args:
+        users: rows with ``target_item_id`` and what each user had bought before.
+        only_new: whether what was bought before does not count.
+    """
     ids, offsets = list_column(users, TARGET)
     later = np.split(np.asarray(ids.to_pylist(), dtype=object), offsets[1:-1])
     if not only_new:
@@ -393,8 +398,16 @@ def _relevant(users: pa.Table, *, only_new: bool) -> list[set[Any]]:
     return [set(items) - set(mine) for items, mine in zip(later, before, strict=True)]
 
 
-def _ndcg(lists: pa.Table, users: pa.ChunkedArray, bought: Sequence[set[Any]]) -> Doubles:
-    """[B] NDCG at ``K``."""
+def placed(
+    lists: pa.Table, users: pa.ChunkedArray, bought: Sequence[set[Any]]
+) -> tuple[Ints, Relevant]:
+    """[B, K] numbers of the items of users' lists, 0 where a list is short, and what is relevant.
+
+    Args:
+        lists: ``user_id, item_id, rank``.
+        users: B ids.
+        bought: [B] items.
+    """
     place = pc.index_in(lists.column("user_id"), users.combine_chunks())
     lists = lists.append_column("place", place).filter(pc.is_valid(place))
     items = lists.column("item_id").to_pylist()
@@ -406,8 +419,7 @@ def _ndcg(lists: pa.Table, users: pa.ChunkedArray, bought: Sequence[set[Any]]) -
     kept = rank < K
     item_row = np.array([rows[item] for item in items], dtype=np.int64)
     lists_BK[np.asarray(lists.column("place"))[kept], rank[kept]] = item_row[kept]
-    relevant = Relevant.of([[rows[item] for item in items] for items in bought])
-    return ndcg_at_k(lists_BK, relevant, K)
+    return lists_BK, Relevant.of([[rows[item] for item in items] for items in bought])
 
 
 def go_on(arguments: Sequence[str]) -> Path:
