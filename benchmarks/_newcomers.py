@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks._hidden import HiddenShop
+from feature_repo.contract import columns
 from feature_repo.contract.activity import Basket, advance
 from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.dataset import Dataset
@@ -192,11 +193,11 @@ class Rows:
     def read(self, user_ids: Sequence[int | str], now: datetime) -> UserRows:
         """See ``UserFeatures``."""
         rows = [self.rows.get(user, {}) for user in user_ids]
-        columns = {
+        features = {
             feature.name: pa.array([row.get(feature.name) for row in rows], arrow_type(feature))
             for feature in self.schema.of(Entity.USER)
         }
         ids = pa.array(user_ids, id_arrow_type(self.dataset.user_id))
         times = pa.array([now] * len(rows), TIME)
-        table = pa.table({"user_id": ids, "event_timestamp": times, **columns})
-        return UserRows(table, [bool(row) for row in rows])
+        table = pa.table({"user_id": ids, "event_timestamp": times, **features})
+        return UserRows(columns.Rows(table), [bool(row) for row in rows])

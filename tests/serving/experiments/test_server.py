@@ -49,7 +49,8 @@ def ids(answer: Any) -> list[int | str]:
 
 def test_a_variant_of_one_source_shows_its_items_in_its_order(recommender: Recommender) -> None:
     sources = recommender.release.retriever.sources
-    popular = next(source for source in sources if isinstance(source, PopularSource))
+    popular = next(source for source in sources if source.name == "popular")
+    assert isinstance(popular, PopularSource)
 
     answer = asked(recommender, n=5, ranker="none", sources=["popular"])
 
