@@ -30,7 +30,7 @@ from feature_repo.contract.errors import ConfigError
 from retrieval.metrics import recall_at_k
 from retrieval.sources import Source
 from trainer.distributed import set_up_logging
-from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure
+from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure, without_box
 from trainer.fitting import Fitting, fit_source
 from trainer.judge import Judged
 from trainer.source_config import (
@@ -225,7 +225,7 @@ def _bars(axis: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
         )
     axis.set_xlim(0, 1.18 * max(v + e for v, e in zip(values, errors, strict=True)))
     axis.set_title(f"{title}: {length}", loc="left", fontsize=10, color=INK)
-    _plain(axis)
+    without_box(axis)
 
 
 def _lines(axis: Axes, rows: Sequence[dict[str, Any]]) -> None:
@@ -242,13 +242,7 @@ def _lines(axis: Axes, rows: Sequence[dict[str, Any]]) -> None:
     axis.set_title(f"begun users: recall@{LENGTHS[-1]}", loc="left", fontsize=10, color=INK)
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=7, frameon=False)
-    _plain(axis)
-
-
-def _plain(axis: Axes) -> None:
-    axis.tick_params(labelsize=8, labelcolor=INK, length=0)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    without_box(axis)
 
 
 def report(config: Config) -> None:

@@ -37,7 +37,7 @@ from serving.query import Query
 from serving.recommender import Recommender
 from serving.release import Release
 from trainer.distributed import set_up_logging
-from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure
+from trainer.evaluation.plots import COLOURS, DPI, SOFT, SYSTEM, save_figure, without_box
 
 log = logging.getLogger("benchmarks.first_session")
 
@@ -317,9 +317,7 @@ def _lines(axis: Axes, rows: Sequence[dict[str, Any]], metric: str) -> None:
     axis.set_xticks(BEGUN)
     axis.set_xlabel("items of the session that are known", fontsize=9, color=SOFT)
     axis.legend(fontsize=8, frameon=False)
-    axis.tick_params(labelsize=8, labelcolor=INK, length=0)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    without_box(axis)
 
 
 def report(config: Config) -> None:

@@ -50,7 +50,7 @@ from serving.catalogue import Catalogue, Filters
 from serving.release import DEFAULT_RANKER, DISCOVER_RANKER, Release
 from trainer.distributed import set_up_logging
 from trainer.evaluation.config import Split
-from trainer.evaluation.plots import DPI, INK, SOFT, SYSTEM, save_figure
+from trainer.evaluation.plots import DPI, INK, SOFT, SYSTEM, save_figure, without_box
 from trainer.evaluation.window import Judged, Task, Window, load_window
 from trainer.sets import TrainingSet
 
@@ -437,10 +437,8 @@ def _panel(panel: Axes, rows: Sequence[dict[str, Any]], title: str) -> None:
             _name_strength(panel, row, colour)
     panel.set_title(title, loc="left", fontsize=10, color=INK)
     panel.set_xlabel(rows[0]["measure"], fontsize=8, color=SOFT)
-    panel.tick_params(labelsize=7, labelcolor=INK, length=0)
     panel.legend(fontsize=7, frameon=False, loc="lower left")
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
+    without_box(panel, size=7)
 
 
 def _name_strength(panel: Axes, row: dict[str, Any], colour: str) -> None:

@@ -33,6 +33,7 @@ from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.embedded import URL_VARIABLE, online_url
 from feature_repo.contract.encoding import query_times_s
 from feature_repo.contract.errors import ConfigError
+from feature_repo.contract.event_log import objects_of
 from ranking import metrics
 from ranking.features import Requests
 from ranking.items import ItemSide
@@ -272,8 +273,7 @@ def _training_s(run: Path) -> float:
     seconds = 0.0
     for path in sorted(run.glob("members/*/metrics.jsonl")) or [run / "metrics.jsonl"]:
         before = 0
-        for line in path.read_text().splitlines() if path.exists() else ():
-            logged = json.loads(line)
+        for logged in objects_of(path.read_bytes().splitlines() if path.exists() else ()):
             if logged.get("kind") == "train" and logged.get("steps_per_s"):
                 seconds += max(logged["step"] - before, 0) / logged["steps_per_s"]
                 before = logged["step"]

@@ -33,7 +33,7 @@ from feature_repo.contract.errors import ArtifactError, ConfigError
 from ranking.metrics import bootstrap, ndcg_at_k, precision_at_k
 from trainer.continuing import TASKS, K, placed, relevant_items
 from trainer.distributed import set_up_logging
-from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure
+from trainer.evaluation.plots import COLOURS, DPI, INK, SOFT, SYSTEM, save_figure, without_box
 from trainer.export import CURRENT
 
 log = logging.getLogger("benchmarks.weekly")
@@ -290,9 +290,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_title(f"{metric}, {task} items", loc="left", fontsize=10, color=INK)
         axis.set_xlabel("week from; band: the difference's 95% interval", fontsize=8, color=SOFT)
         axis.legend(fontsize=8, frameon=False)
-        axis.tick_params(labelsize=8, labelcolor=INK, length=0)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
+        without_box(axis)
     figure.tight_layout(w_pad=1.5)
     save_figure(figure, path)
 

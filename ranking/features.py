@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.contract.candidates import Candidates
-from feature_repo.contract.columns import AnyRows
+from feature_repo.contract.columns import AnyRows, writable
 from feature_repo.contract.encoding import numeric_values
 from feature_repo.contract.pair_kernels import NAMES as PAIR_NAMES
 from feature_repo.contract.pairs import PAIR_FEATURES, pair_values
@@ -75,11 +75,6 @@ class Requests:
         """[N] each candidate's row of the item side."""
         return self.items.place[self.candidates.item_row]
 
-    @property
-    def pairs(self) -> dict[str, Floats]:
-        """Pair feature -> [N]."""
-        return dict(zip(PAIR_NAMES, self.matrix, strict=False))
-
     @cached_property
     def matrix(self) -> Floats:
         """[F, N] values of ``numeric_features(candidates.sources)``; NaN where missing."""
@@ -87,14 +82,14 @@ class Requests:
         num_pairs, num_said = len(PAIR_NAMES), len(SAID) * len(candidates.sources)
         shape = num_pairs + num_said + len(DERIVED), len(candidates.item_row)
         found = np.empty(shape, np.float32)
-        rows = self.user_of, np.require(candidates.item_row, np.int64, ["C", "W"])
+        rows = self.user_of, writable(candidates.item_row, np.int64)
         days = self.half_life_days
         catalogue, now_s = self.items.catalogue, self.now_s
         pairs = pair_values(self.histories, *rows, catalogue, now_s, days, found[:num_pairs])
         said = found[num_pairs : num_pairs + num_said]
         said[::2], said[1::2] = candidates.score.T, candidates.rank.T
         visits = Visits(self._of_users("sessions_decayed"), self._of_users("last_event_s"))
-        ranks = np.require(candidates.rank, np.float32, ["C", "W"])
+        ranks = writable(candidates.rank, np.float32)
         derived = found[num_pairs + num_said :]
         write_derived(derived, pairs, ranks, rows, visits, self.items.numbers, days)
         return found
@@ -104,21 +99,18 @@ class Requests:
         values = self.user_values.get(name)
         if values is None:
             return np.full(len(self.now_s), np.nan, np.float32)
-        return np.require(values, np.float32, ["C", "W"])
+        return writable(values, np.float32)
 
     def user(self, name: str) -> Floats:
         """[N] a numeric feature of each candidate's user; NaN if the schema lacks it."""
-        values = self.user_values.get(name)
-        return self._nothing if values is None else values[self.user_of]
+        return self._of_users(name)[self.user_of]
 
     def item(self, name: str) -> Floats:
         """[N] a numeric feature of each candidate's item; NaN if the schema lacks it."""
         values = self.items.values.get(name)
-        return self._nothing if values is None else values[self.item_of]
-
-    @property
-    def _nothing(self) -> Floats:
-        return np.full(len(self.candidates.item_row), np.nan, dtype=np.float32)
+        if values is None:
+            return np.full(len(self.item_of), np.nan, np.float32)
+        return values[self.item_of]
 
 
 def _feature(name: str, view: str) -> Feature:

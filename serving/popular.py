@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import pyarrow as pa
 from feature_repo.contract.errors import ArtifactError
 from ranking.policy import Policy
 from retrieval.retriever import Retriever
+from retrieval.sources.base import where_in
 from serving.catalogue import Catalogue, Filters
 
 Floats = npt.NDArray[np.float32]
@@ -72,12 +74,15 @@ class Popular:
             catalogue: of all items.
         """
         order = self._order(np.arange(len(self.rows)), preferred, catalogue)
-        rows = np.argsort(self.rows)
-        found = np.searchsorted(self.rows, item_row, sorter=rows)
-        found = rows[np.minimum(found, len(rows) - 1)]
         place = np.empty(len(order), np.float32)
         place[order] = np.arange(1, len(order) + 1)
-        return np.where(self.rows[found] == item_row, place[found], np.float32(np.inf))
+        found, named = where_in(item_row, self.rows[self._rising])
+        return np.where(named, place[self._rising[found]], np.float32(np.inf))
+
+    @cached_property
+    def _rising(self) -> Ints:
+        """[P] places of the list in the order of their rows."""
+        return np.argsort(self.rows)
 
     def _order(self, places: Ints, preferred: Sequence[str], catalogue: Catalogue) -> Ints:
         """Some places of the list, best first."""

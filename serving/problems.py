@@ -84,14 +84,8 @@ def add_handlers(app: FastAPI) -> None:
 
 
 async def response_to(request: Request, error: Exception) -> JSONResponse:
-    """What is answered to a request that ended with one of the errors that have an answer.
-
-    Raises:
-        Exception: the error itself, if it has none.
-    """
-    handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), None)
-    if handler is None:
-        raise error
+    """What is answered to a request that ended with one of ``ANSWERED``."""
+    handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
     return await handler(request, error)
 
 
@@ -162,3 +156,5 @@ _HANDLERS: dict[type[Any], Callable[[Request, Exception], Awaitable[JSONResponse
     BadInput: _bad_input,
     ShoprecError: _failed,
 }
+ANSWERED = tuple(_HANDLERS)
+"""Errors that end as a ``Problem``."""

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from feature_repo.contract.errors import ShoprecError
-from serving.problems import response_to
+from serving.problems import ANSWERED, response_to
 
 METHOD = "POST"
 
@@ -46,6 +43,6 @@ class Shortcut:
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
-        except (RequestValidationError, HTTPException, ShoprecError) as error:
+        except ANSWERED as error:
             response = await response_to(request, error)
         await response(scope, receive, send)

@@ -123,6 +123,11 @@ def filled(rows: AnyRows, name: str) -> npt.NDArray[np.bool_]:
     return once(rows, ("filled", name), read)
 
 
+def writable(values: npt.ArrayLike, dtype: Any) -> npt.NDArray[Any]:
+    """The values as the one kind of array that loops are compiled for: whole and not read-only."""
+    return np.require(values, dtype, ["C", "W"])
+
+
 def taken(
     offsets: npt.NDArray[np.int64], owners: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -7,13 +7,12 @@ what each one is, and computes them; ``PAIR_FEATURES`` is their schema.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.contract.columns import column_of
+from feature_repo.contract.columns import column_of, writable
 from feature_repo.contract.pair_kernels import GROUPS, NAMES, Entries, write_pairs
 from feature_repo.contract.schema import Encoding, Entity, Feature
 from feature_repo.contract.state import Histories
@@ -97,10 +96,10 @@ def pair_values(
     write_pairs(
         found,
         _entries(histories),
-        (_plain(user_of, np.int64), _plain(candidate_rows, np.int64)),
-        _plain(catalogue.codes_GR, np.int32),
-        _plain(catalogue.price, np.float32),
-        _plain(now_s, np.int64),
+        (writable(user_of, np.int64), writable(candidate_rows, np.int64)),
+        writable(catalogue.codes_GR, np.int32),
+        writable(catalogue.price, np.float32),
+        writable(now_s, np.int64),
         half_life_days,
     )
     return found
@@ -108,17 +107,12 @@ def pair_values(
 
 def _entries(histories: Histories) -> Entries:
     return Entries(
-        _plain(histories.offsets, np.int64),
-        _plain(histories.item_row, np.int64),
-        _plain(histories.count, np.float32),
-        _plain(histories.weight, np.float32),
-        _plain(histories.first_s, np.int64),
-        _plain(histories.last_s, np.int64),
-        _plain(histories.gap_sq, np.float32),
-        _plain(histories.gap_last, np.float32),
+        writable(histories.offsets, np.int64),
+        writable(histories.item_row, np.int64),
+        writable(histories.count, np.float32),
+        writable(histories.weight, np.float32),
+        writable(histories.first_s, np.int64),
+        writable(histories.last_s, np.int64),
+        writable(histories.gap_sq, np.float32),
+        writable(histories.gap_last, np.float32),
     )
-
-
-def _plain(values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
-    """The values as the one kind of array that the loop is compiled for."""
-    return np.require(values, dtype, ["C", "W"])

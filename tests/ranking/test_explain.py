@@ -9,7 +9,7 @@ import pytest
 
 from feature_repo.contract.errors import BadInput
 from ranking.explain import Explainer, reasons
-from ranking.features import numeric_matrix
+from ranking.features import numeric_features, numeric_matrix
 from ranking.phrases import Facts
 from ranking.reason import Reason
 from ranking.scorer import Scorer
@@ -99,7 +99,8 @@ def test_the_favourite_category_is_the_one_of_the_largest_decayed_count(scorer: 
 
     facts = Explainer(scorer).facts(requests, numeric_matrix(requests), every, [{}] * len(every))
 
-    share = requests.pairs["category_share"]
+    names = [feature.name for feature in numeric_features(requests.candidates.sources)]
+    share = numeric_matrix(requests)[:, names.index("category_share")]
     favourite = ["category" in known.favourites for known in facts]
     assert any(favourite)
     assert share[favourite].tolist() == [share.max()] * sum(favourite)

@@ -107,16 +107,16 @@ def test_sources_are_counted_and_their_ranks_summed_up(requests: Requests) -> No
 
 def test_visits_are_carried_from_the_last_event_to_now(requests: Requests) -> None:
     rows = shop.user_rows()
-    place = int(np.flatnonzero(~np.isnan(requests.pairs["own_weight"]))[0])
+    place = int(np.flatnonzero(~np.isnan(column(requests, "own_weight")))[0])
     user = int(requests.user_of[place])
     days = (shop.NOW_S - rows["last_event_s"][user].as_py()) / 86_400
     visits = rows["sessions_decayed"][user].as_py() * 2 ** (-days / 56)
 
     assert column(requests, "own_share_of_visits")[place] == pytest.approx(
-        requests.pairs["own_weight"][place] / visits, rel=1e-5
+        column(requests, "own_weight")[place] / visits, rel=1e-5
     )
     assert column(requests, "visits_since")[place] == pytest.approx(
-        requests.pairs["own_days_since"][place] * visits * log(2) / 56, rel=1e-5
+        column(requests, "own_days_since")[place] * visits * log(2) / 56, rel=1e-5
     )
 
 
@@ -132,9 +132,9 @@ def test_groups_have_their_share_of_buyers_and_items_theirs_of_the_groups() -> N
 
 
 def test_lift_compares_the_user_with_everybody(requests: Requests) -> None:
-    place = int(np.flatnonzero(requests.pairs["category_share"] > 0)[0])
+    place = int(np.flatnonzero(column(requests, "category_share") > 0)[0])
     row = int(requests.candidates.item_row[place])
-    mine = requests.pairs["category_share"][place]
+    mine = column(requests, "category_share")[place]
     usual = requests.items.number("all_category")[row]
 
     assert column(requests, "category_lift")[place] == pytest.approx(
@@ -143,7 +143,7 @@ def test_lift_compares_the_user_with_everybody(requests: Requests) -> None:
     own = requests.items.number("in_subcategory")[row]
     assert column(requests, "share_of_subcategory_buyers")[place] == own
     assert column(requests, "expected_in_subcategory")[place] == pytest.approx(
-        requests.pairs["subcategory_weight"][place] * own, rel=1e-5
+        column(requests, "subcategory_weight")[place] * own, rel=1e-5
     )
 
 

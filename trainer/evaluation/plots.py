@@ -69,6 +69,13 @@ def _figure(evaluation: Evaluation, heading: str, about: str, panel: Panel) -> F
     return figure
 
 
+def without_box(axis: Axes, size: float = 8) -> None:
+    """Leave of an axis' frame the left and the lower line, and names without marks."""
+    axis.tick_params(labelsize=size, labelcolor=INK, length=0)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
 def _style(axis: Axes) -> None:
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
