@@ -23,8 +23,9 @@ Train a model on a training set, and write its run folder.
 
   python -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
   torchrun --nproc-per-node N -m trainer experiment=NAME cutoff=TIME [KEY=VALUE ...]
+  python -m trainer like=RUN cutoff=TIME [KEY=VALUE ...]
   python -m trainer --multirun [hydra/launcher=slurm] experiment=NAME KEY=VALUE,VALUE [...]
-  python -m trainer experiment=NAME init=release data.since=last [init.hold_days=7] [KEY=VALUE ...]
+  python -m trainer experiment=NAME init=release data.since=last [init.hold_days=1] [KEY=VALUE ...]
 
   experiment  one of {experiments}
   cutoff      t0, t1, t2, t3 (edges of the data set's windows) or an ISO time
@@ -43,13 +44,16 @@ The last line on stdout is the run's folder. Started again with the same setting
 is found and an interrupted one goes on from its last checkpoint. A file STOP in the folder makes
 it write a checkpoint and end with exit code 75.
 
+With like=RUN what is not said is as in the folder of that run, but for its data and times.
+
 With --multirun every combination of the values is trained: one after the other, or each in a SLURM
 job of its own (conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=NAME and so on). A table
 of the results comes last; the exit code is 1 if any of the runs is not finished.
 
 With init=release the two-tower of the published release goes on with what came in since its
-cut-off. The newest init.hold_days judge the result beside the published release, and it takes that
-one's place unless it is worse beyond noise (trainer/continuing.py).
+cut-off, and its rankers are trained anew (init.rankers=keep: taken over). The newest init.hold_days
+judge the result beside the published release, and it takes that one's place unless it is worse
+beyond noise (trainer/continuing.py).
 
 Settings, with their values by default:
 """

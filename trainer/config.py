@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -16,9 +16,10 @@ from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from feature_repo.contract.artifacts import read_json
 from feature_repo.contract.dataset import REPOSITORY, Dataset
 from feature_repo.contract.errors import ConfigError, require
 from feature_repo.contract.tables import TableForm
@@ -263,17 +264,57 @@ def register() -> None:
     store.store(group="paths", name="schema", node=PathsConfig, provider="trainer")
 
 
+Settled = DictConfig | ListConfig
+LIKE = "like="
+OF_A_RUN = (
+    *("experiment", "seed", "export_tables", "model"),
+    *("optimizer", "trainer", "sharding", "index"),
+)
+"""What ``like=RUN`` takes over: all but the data, the times and the places."""
+
+
 def compose(overrides: Sequence[str]) -> RunConfig:
-    """Compose ``conf/config.yaml`` and ``overrides``; see ``compose_as``."""
+    """Compose ``conf/config.yaml`` and ``overrides``; see ``compose_as``.
+
+    With ``like=RUN`` among them, what is not said is as in the folder of that run.
+    """
     register()
-    return compose_as(RunConfig, "config", overrides)
+    likes = [override.removeprefix(LIKE) for override in overrides if override.startswith(LIKE)]
+    if not likes:
+        return compose_as(RunConfig, "config", overrides)
+    said = [override for override in overrides if not override.startswith(LIKE)]
+    chosen = [override for override in said if override.startswith(("experiment=", "model="))]
+    require(not chosen, f"like=RUN says which model it is; leave out {chosen}.")
+    record = read_json(Path(likes[-1]) / "run.json")
+    saved = OmegaConf.load(Path(likes[-1]) / "config.yaml")
+    own = {key: OmegaConf.select(saved, key) for key in OF_A_RUN if key in saved}
+
+    def settle(composed: DictConfig) -> Settled:
+        settled = OmegaConf.merge(composed, own)
+        for override in said:
+            key = override.partition("=")[0].lstrip("+")
+            OmegaConf.update(settled, key, OmegaConf.select(composed, key), merge=False)
+        return settled
+
+    return compose_as(RunConfig, "config", [f"model={record['model']['type']}", *said], settle)
 
 
 Composed = TypeVar("Composed")
 
 
-def compose_as(expected: type[Composed], name: str, overrides: Sequence[str]) -> Composed:
+def compose_as(
+    expected: type[Composed],
+    name: str,
+    overrides: Sequence[str],
+    settle: Callable[[DictConfig], Settled] = lambda composed: composed,
+) -> Composed:
     """Compose ``conf/<name>.yaml`` and ``overrides`` into a checked config.
+
+    Args:
+        expected: what it must be.
+        name: of the file.
+        overrides: settings of a command line.
+        settle: what becomes of it before it is checked.
 
     Raises:
         ConfigError: an unknown key or choice, a value out of range or of a wrong type, or a
@@ -283,7 +324,7 @@ def compose_as(expected: type[Composed], name: str, overrides: Sequence[str]) ->
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose(name, overrides=list(overrides))
-        config = OmegaConf.to_object(composed)
+        config = OmegaConf.to_object(settle(composed))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     if not isinstance(config, expected):

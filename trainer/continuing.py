@@ -1,11 +1,13 @@
 """``python -m trainer experiment=NAME init=release data.since=last``: go on from what is served.
 
 The two-tower of the published release is trained further, on the sessions since its cut-off alone,
-with rows for the users and items that are new; other sources are fitted anew, and the release's
-rankers are taken over. The newest days are held back: the new release and the published one make
-lists for the users of those days, from the same rows, and the new one is published unless its
-lists are worse by more than the noise of the difference. Like ``trainer.quickstart`` this strings
-commands together, each of which can be run alone.
+with rows for the users and items that are new; other sources are fitted anew. Its rankers are
+trained anew with their settings: what the published retriever finds and was bought since its
+cut-off is their newest label window, before those that they learned from last. The newest days are
+held back: the new release and the published one make lists for the users of those days, from the
+same rows, and the new one is published unless its lists are worse by more than the noise of the
+difference. Like ``trainer.quickstart`` this strings commands together, each of which can be run
+alone.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from omegaconf import OmegaConf
 
-from feature_repo.contract.artifacts import read_json, read_manifest, read_table, write_json
+from feature_repo.contract.artifacts import (
+    MANIFEST,
+    read_json,
+    read_manifest,
+    read_table,
+    write_json,
+)
 from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import Dataset, parse_time
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError, require
 from ranking.metrics import Estimate, Relevant, bootstrap, ndcg_at_k
 from trainer.export import CURRENT, DEFAULT_RANKER
 from trainer.export import KIND as RELEASE
-from trainer.quickstart import JOBS, PYTHON, Shop
+from trainer.quickstart import JOBS, LABEL_WINDOWS, PYTHON, Shop
+from trainer.ranker_members import FOLDER as RANKER
 from trainer.sets import SEEN, TARGET, TrainingSet
 from trainer.stages import Stage, Stages
 
@@ -46,11 +57,20 @@ TASKS = {"all": (), "new": ("--exclude-seen",)}
 
 OWN = (
     *("experiment", "paths.runs", "data.since", "init"),
-    *("init.hold_days", "init.min_users", "init.releases"),
+    *("init.hold_days", "init.min_users", "init.releases", "init.rankers"),
 )
 """Settings that are not passed on."""
 
 Ints = npt.NDArray[np.int64]
+
+
+class Rankers(StrEnum):
+    """What becomes of the published release's rankers."""
+
+    train = "train"
+    """They are trained anew."""
+    keep = "keep"
+    """They are taken over as they are."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +79,16 @@ class ContinueConfig:
 
     experiment: str
     shop: Shop
-    hold_days: int = 7
+    hold_days: int = 1
     """Newest days that nothing is learnt from, and that both releases are judged on."""
     min_users: int = 30
     """With fewer who bought something in those days nothing is published."""
     runs: Path = Path("runs")
     """Folder of the shop's runs."""
     releases: Path = Path("releases")
+    rankers: Rankers = Rankers.train
     training: tuple[str, ...] = ()
-    """Further settings of ``python -m trainer``, such as trainer.epochs=1."""
+    """Further settings of the two-tower's training, such as trainer.epochs=1."""
 
     def __post_init__(self) -> None:
         for name in ("hold_days", "min_users"):
@@ -98,13 +119,16 @@ class ContinueConfig:
             )
         shop = Shop.from_overrides(data)
         runs = Path(values.get("paths.runs") or Path("runs") / shop.name)
+        rankers = values.get("init.rankers", Rankers.train)
+        require(rankers in set(Rankers), f"init.rankers={rankers} must be train or keep.")
         return ContinueConfig(
             values["experiment"],
             shop,
-            _whole("init.hold_days", values.get("init.hold_days", "7")),
+            _whole("init.hold_days", values.get("init.hold_days", "1")),
             _whole("init.min_users", values.get("init.min_users", "30")),
             runs.resolve(),
             Path(values.get("init.releases", "releases")).resolve(),
+            Rankers(rankers),
             tuple(training),
         )
 
@@ -158,16 +182,37 @@ class Served:
             )
         return runs / name
 
-    def parts(self) -> list[str]:
-        """Its rankers and its policy, as settings of ``trainer.export``."""
-        rankers = self.about["rankers"]
-        found = [
-            f"ranker{'' if name == DEFAULT_RANKER else f'.{name}'}={self.folder / 'rankers' / name}"
-            for name in rankers
-        ]
+    @property
+    def retriever(self) -> Path:
+        """Its retriever's bundle."""
+        return self.folder / "retriever"
+
+    @property
+    def rankers(self) -> dict[str, Path]:
+        """Name -> bundle."""
+        return {name: self.folder / "rankers" / name for name in self.about["rankers"]}
+
+    def policy(self) -> list[str]:
+        """Its policy, as settings of ``trainer.export``."""
         policy = self.folder / "policy.json"
         values = read_json(policy) if policy.exists() else {}
-        return found + [f"policy.{key}={json.dumps(value)}" for key, value in values.items()]
+        return [f"policy.{key}={json.dumps(value)}" for key, value in values.items()]
+
+    def run_of(self, ranker: str, runs: Path) -> Path | None:
+        """The run whose settings train one of its rankers anew; None, and why, where there is none.
+
+        A ranker that stops by a validation window of its own is not trained without it.
+        """
+        name = self.about["config"][f"rankers/{ranker}"].get("run")
+        reason = None
+        if name is None or not (runs / name / "run.json").exists():
+            reason = f"its run {name or ''} is not in {runs}"
+        elif read_json(runs / name / "run.json")["model"]["validation"] is not None:
+            reason = "it was trained with model.validation"
+        if reason is not None:
+            log.warning("The ranker %s stays as it is: %s.", ranker, reason)
+            return None
+        return runs / str(name)
 
 
 @dataclass(frozen=True)
@@ -212,11 +257,11 @@ class Continuing:
         Raises:
             ShoprecError: a stage failed, or there is nothing new.
         """
-        sessions = self._set("retrieval_v1", "sessions")
-        users = self._set("ranking_v1", "users", "until", f"{self._until():%Y-%m-%d}")
+        sessions = self._set("retrieval_v1", "sessions", self._day)
+        users = self._set("ranking_v1", "users", self._day, f"{self._until():%Y-%m-%d}")
         towers = self._train(sessions)
         retriever = self._sources(towers, sessions)
-        release = self._export(retriever, users)
+        release = self._export(retriever, self._rankers(), users)
         rows = users / "users.parquet"
         found = {}
         for task, flags in TASKS.items():
@@ -228,28 +273,31 @@ class Continuing:
     def _until(self) -> datetime:
         return held_back(self._dataset.end, 0) + timedelta(days=1)
 
-    def _set(self, service: str, kind: str, *more: str) -> Path:
-        settings = [f"service={service}", f"kind={kind}", f"cutoff={self._day}"]
-        if more:
-            settings.append("=".join(more))
+    def _set(self, service: str, kind: str, cutoff: str, until: str | None = None) -> Path:
+        labels = [] if until is None else [f"until={until}"]
+        settings = [f"service={service}", f"kind={kind}", f"cutoff={cutoff}", *labels]
         command = (PYTHON, "-m", "feature_repo.jobs", "training-set", *self._shop.overrides)
         root = self._shop.root
         self._stages.run(
             Stage(
-                f"continue-{service}-{kind}",
-                f"Joining the {service} features of {kind} before {self._day}",
+                f"continue-{service}-{kind}{'' if cutoff == self._day else '-labels'}",
+                f"Joining the {service} features of {kind} before {cutoff}",
                 (*command, *settings),
                 (root / "features", root / "canonical", self._shop.dataset_json),
                 code=JOBS,
                 environment=self._shop.environment,
-                holds=lambda: self._has_set(service, kind),
+                holds=lambda: self._has_set(service, kind, cutoff, until),
             )
         )
-        return TrainingSet.open(self._dataset, service, kind, self._day).folder
+        return self._open(service, kind, cutoff, until).folder
 
-    def _has_set(self, service: str, kind: str) -> bool:
+    def _open(self, service: str, kind: str, cutoff: str, until: str | None) -> TrainingSet:
+        labelled = until is not None
+        return TrainingSet.open(self._dataset, service, kind, cutoff, labelled=labelled)
+
+    def _has_set(self, service: str, kind: str, cutoff: str, until: str | None) -> bool:
         try:
-            TrainingSet.open(self._dataset, service, kind, self._day)
+            self._open(service, kind, cutoff, until)
         except ArtifactError:
             return False
         return True
@@ -272,14 +320,42 @@ class Continuing:
         inputs = (towers, sessions, events)
         return self._answer("sources", about, ("trainer.sources", *settings), inputs)
 
-    def _export(self, retriever: Path, users: Path) -> Path:
+    def _rankers(self) -> dict[str, Path]:
+        """Ranker -> its bundle."""
+        found = self._served.rankers
+        if self._config.rankers is Rankers.keep:
+            return found
+        for name in found:
+            run = self._served.run_of(name, self._config.runs)
+            if run is not None:
+                found[name] = self._ranker(name, run)
+        return found
+
+    def _ranker(self, name: str, run: Path) -> Path:
+        """Train a ranker as a run did; the newest window is that since the published cut-off."""
+        labels = self._set("ranking_v1", "users", self._served.cutoff.isoformat(), self._day)
+        windows = [self._served.retriever, *windows_of(run)][:LABEL_WINDOWS]
+        settings = (
+            *(f"like={run}", f"cutoff={self._day}", f"retriever={windows[0]}"),
+            f"model.earlier={json.dumps([str(window) for window in windows[1:]])}",
+        )
+        about = f"Training the ranker {name} on {len(windows)} windows before {self._day}"
+        inputs = (run / "run.json", labels, *windows)
+        return self._answer(f"ranker-{name}", about, ("trainer", *settings), inputs) / RANKER
+
+    def _export(self, retriever: Path, rankers: Mapping[str, Path], users: Path) -> Path:
         command = (PYTHON, "-m", "trainer.export", *self._shop.named, f"cutoff={self._day}")
-        parts = (f"retriever={retriever}", *self._served.parts(), f"out={self._config.releases}")
+        named = {
+            "ranker" if name == DEFAULT_RANKER else f"ranker.{name}": folder
+            for name, folder in rankers.items()
+        }
+        parts = [f"{key}={folder}" for key, folder in {"retriever": retriever, **named}.items()]
+        parts += [*self._served.policy(), f"out={self._config.releases}"]
         stage = Stage(
             "continue-export",
             f"Exporting the release of {self._day}",
             (*command, *parts),
-            (retriever, self._served.folder, users),
+            (retriever, *rankers.values(), self._served.folder, users),
             answers_path=True,
         )
         return self._stages.run(stage).path
@@ -349,6 +425,17 @@ def _told(found: Mapping[str, Comparison]) -> str:
         f"{one.users} users"
         for task, one in found.items()
     )
+
+
+def windows_of(run: Path) -> list[Path]:
+    """The retriever bundles that a ranker's run learned from, the latest first; those still there.
+
+    Args:
+        run: folder of the run.
+    """
+    config = OmegaConf.load(run / "config.yaml")
+    folders = [Path(config.retriever), *map(Path, config.model.earlier)]
+    return [folder for folder in folders if (folder / MANIFEST).exists()]
 
 
 def held_back(end: datetime, days: int) -> datetime:

@@ -134,6 +134,7 @@ def write_bundle(members: Members, run: Run, dataset: Dataset) -> dict[str, floa
             "sources": list(inputs.sources),
             "half_life_days": inputs.half_life_days,
             "new_only": members.model.new_only,
+            "run": run.name,
         }
         write_manifest(partial, KIND, about)
         partial.rename(target)

@@ -20,9 +20,8 @@ from trainer.ranker_inputs import encode_windows
 from trainer.ranker_members import Members, write_bundle
 from trainer.ranker_rows import Rows
 from trainer.ranker_weights import weighed
-from trainer.ranker_windows import SERVICE, Part, Window
+from trainer.ranker_windows import Part, Window, labelled_set
 from trainer.runs import Run
-from trainer.sets import TrainingSet
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +90,9 @@ def _digests(dataset: Dataset, bundles: list[Path], validation: str | None) -> d
         named["validation"] = Path(validation)
     digests = {}
     for name, bundle in named.items():
-        cutoff = str(read_manifest(bundle, KIND, verify=False)["cutoff"])
+        about = read_manifest(bundle, KIND, verify=False)
         digests[f"{name} retriever"] = sha256_file(bundle / MANIFEST)
-        digests[f"{name} set"] = TrainingSet.open(dataset, SERVICE, "users", cutoff).digest
+        digests[f"{name} set"] = labelled_set(dataset, about).digest
     return digests
 
 

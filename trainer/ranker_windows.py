@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ class Window:
                 ``others``, or no user is in the part.
         """
         retriever = Retriever.load(bundle)
-        rows = TrainingSet.open(dataset, SERVICE, "users", str(retriever.about["cutoff"]))
+        rows = labelled_set(dataset, retriever.about)
         require_labels(rows, dataset, before)
         users = read_table(rows.folder / "users.parquet")
         users = users if part is None else part.of(users)
@@ -167,6 +168,19 @@ class Window:
             np.ones(len(self.num_relevant), dtype=np.float32),
             self.others,
         )
+
+
+def labelled_set(dataset: Dataset, about: Mapping[str, Any]) -> TrainingSet:
+    """The users of a retriever bundle's cut-off, with labels where a set has them.
+
+    Args:
+        dataset: where it lies.
+        about: the bundle's description.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    return TrainingSet.open(dataset, SERVICE, "users", str(about["cutoff"]), labelled=True)
 
 
 def require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> None:

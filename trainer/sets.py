@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.contract.artifacts import read_table, sha256_file
+from feature_repo.contract.artifacts import read_json, read_table, sha256_file
 from feature_repo.contract.columns import column_of, list_column
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder
@@ -45,8 +45,12 @@ class TrainingSet:
     schema: Schema
 
     @staticmethod
-    def open(dataset: Dataset, service: str, kind: str, cutoff: str) -> TrainingSet:
+    def open(
+        dataset: Dataset, service: str, kind: str, cutoff: str, *, labelled: bool = False
+    ) -> TrainingSet:
         """Find a set by its cut-off: an edge's name or an ISO time.
+
+        With ``labelled``, of several of one cut-off the first with labels, if any has them.
 
         Raises:
             ArtifactError: it was not made; the command that makes it is named.
@@ -54,10 +58,12 @@ class TrainingSet:
         time = dataset.edge(cutoff)
         names = [name for name, edge in dataset.named_edges.items() if edge == time]
         names.append(time.strftime("%Y%m%dT%H%M%SZ"))
-        for name in names:
-            folder = dataset.sets / f"{service}-{kind}-{name}"
-            if (folder / "set.json").exists():
-                return TrainingSet(folder, Schema.load(folder / "schema.json"))
+        folders = [dataset.sets / f"{service}-{kind}-{name}" for name in names]
+        made = [folder for folder in folders if (folder / "set.json").exists()]
+        if labelled:
+            made.sort(key=lambda folder: read_json(folder / "set.json").get("until") is None)
+        if made:
+            return TrainingSet(made[0], Schema.load(made[0] / "schema.json"))
         raise ArtifactError(
             f"There is no training set {service}-{kind}-{cutoff} in {dataset.sets}. Make it: "
             f"python -m feature_repo.jobs training-set data={dataset.name} service={service} "
