@@ -290,6 +290,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     own = {key: OmegaConf.select(saved, key) for key in OF_A_RUN if key in saved}
 
     def settle(composed: DictConfig) -> Settled:
+        OmegaConf.set_struct(composed, False)  # a run may have keys that its file has not
         settled = OmegaConf.merge(composed, own)
         for override in said:
             key = override.partition("=")[0].lstrip("+")

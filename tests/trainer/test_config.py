@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from feature_repo.contract.errors import ConfigError
+import pytest
+import torch
+
+from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.errors import ArtifactError, ConfigError
 from retrieval.index import Kind
 from trainer.config import RunConfig, choices, compose, name_of
+from trainer.distributed import Process
+from trainer.ranker_config import RankerModelConfig
+from trainer.runs import Run
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
@@ -28,6 +35,32 @@ def test_the_command_line_wins_over_the_files() -> None:
 
     assert config.trainer.epochs == 17
     assert config.index.kind is Kind.hnsw
+
+
+def test_settings_of_a_run_hold_where_nothing_else_is_said(
+    shop_dataset: Dataset, tmp_path: Path
+) -> None:
+    root = f"data.root={shop_dataset.root}"
+    settings = ["cutoff=t1", "seed=3", "trainer.epochs=17", "+model.tasks.view=0.5"]
+    first = compose(["experiment=wide_deep_new", *settings, "model.earlier=[/a]", root])
+    run = Run.open(first, {}, Process(0, 1, 0, torch.device("cpu")), tmp_path)
+
+    again = compose([f"like={run.folder}", "cutoff=t2", "data=parquet", "data.name=mine"])
+    other = compose([f"like={run.folder}", "cutoff=t2", "model.earlier=[/b, /c]", "seed=4"])
+
+    assert again.model == first.model
+    assert (again.experiment, again.seed, again.trainer) == ("wide_deep_new", 3, first.trainer)
+    assert again.optimizer == first.optimizer
+    assert (again.cutoff, again.data["name"], again.data["root"]) == ("t2", "mine", "data/mine")
+    assert isinstance(other.model, RankerModelConfig)
+    assert (other.model.earlier, other.seed, other.trainer.epochs) == (["/b", "/c"], 4, 17)
+
+
+def test_settings_of_a_run_say_which_model_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"leave out \['experiment=two_tower'\]"):
+        compose([f"like={tmp_path}", "experiment=two_tower", "cutoff=t1"])
+    with pytest.raises(ArtifactError, match=r"run\.json does not exist"):
+        compose([f"like={tmp_path}", "cutoff=t1"])
 
 
 def test_a_data_set_is_named_and_placed_from_the_command_line() -> None:

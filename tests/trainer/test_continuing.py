@@ -14,18 +14,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from feature_repo.contract.artifacts import read_manifest
+from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError
 from ranking.metrics import Estimate
 from trainer.__main__ import main
+from trainer.config import compose
 from trainer.continuing import (
     Comparison,
     ContinueConfig,
     Continuing,
+    Rankers,
     Served,
     compare,
     held_back,
+    windows_of,
 )
+from trainer.distributed import Process
+from trainer.runs import Run
 
 COMMAND = ["experiment=two_tower", "init=release", "data.since=last"]
 
@@ -36,6 +44,7 @@ def test_settings_are_told_apart() -> None:
     )
 
     assert (config.experiment, config.hold_days, config.min_users) == ("two_tower", 3, 30)
+    assert config.rankers is Rankers.train
     assert config.shop.named[:2] == ("data=parquet", "data.name=own")
     assert config.training == ("trainer.epochs=2",)
     assert config.runs == Path("runs/own").resolve()
@@ -50,6 +59,7 @@ def test_settings_are_told_apart() -> None:
         ({"experiment": ...}, "Say which model goes on"),
         ({"init.hold_days": "some"}, "init.hold_days=some is not a whole number"),
         ({"init.hold_days": "0"}, r"init.hold_days must be above zero; got 0"),
+        ({"init.rankers": "drop"}, r"init.rankers=drop must be train or keep"),
     ],
 )
 def test_wrong_settings_are_named(changed: dict[str, Any], message: str) -> None:
@@ -71,6 +81,51 @@ def test_whole_days_are_held_back() -> None:
 def test_without_a_published_release_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="names no release that training could go on from"):
         Served.of(tmp_path)
+
+
+@pytest.fixture
+def runs(shop_dataset: Dataset, tmp_path: Path) -> Path:
+    """Return a folder of the run of a ranker that learned from two bundles, one of them gone."""
+    bundles = [tmp_path / name / "retriever" for name in ("first", "second")]
+    bundles[1].mkdir(parents=True)
+    (bundles[1] / "manifest.json").write_text("{}")
+    ranker = ["experiment=wide_deep", "cutoff=t1", f"retriever={bundles[0]}"]
+    config = compose([*ranker, f"model.earlier=[{bundles[1]}]", f"data.root={shop_dataset.root}"])
+    Run.open(config, {}, Process(0, 1, 0, torch.device("cpu")), tmp_path / "runs" / "ranker-1")
+    return tmp_path / "runs"
+
+
+def served(run: str | None) -> Served:
+    return Served(
+        Path("release"), {"rankers": ["default"], "config": {"rankers/default": {"run": run}}}
+    )
+
+
+def test_a_ranker_is_trained_as_its_run_was(runs: Path) -> None:
+    run = served("ranker-1").run_of("default", runs)
+
+    assert run == runs / "ranker-1"
+    assert windows_of(run) == [runs.parent / "second" / "retriever"]
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (None, "its run  is not in"),
+        ("ranker-2", "its run ranker-2 is not in"),
+        ("ranker-1", "it was trained with model.validation"),
+    ],
+)
+def test_a_ranker_that_cannot_be_trained_anew_stays(
+    runs: Path, run: str | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = runs / "ranker-1" / "run.json"
+    made_from = json.loads(record.read_text())
+    made_from["model"]["validation"] = "/some/retriever"
+    record.write_text(json.dumps(made_from))
+
+    assert served(run).run_of("default", runs) is None
+    assert f"The ranker default stays as it is: {reason}" in caplog.text
 
 
 def write_lists(path: Path, lists: dict[int, list[int]]) -> Path:
@@ -163,7 +218,6 @@ def test_feedback_becomes_the_next_release(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the log over the compaction to a release that knows the new users and items."""
-    from feature_repo.contract.dataset import Dataset
     from feature_repo.contract.encoding import Encoder
     from feature_repo.jobs.cli import main as jobs
     from tests.feature_repo.jobs.feedback import append, line
@@ -199,5 +253,7 @@ def test_feedback_becomes_the_next_release(
         first, second = getattr(old, name), getattr(new, name)
         assert second.rows(first.ids).tolist() == first.rows(first.ids).tolist()
         assert len(second) > len(first)
+    about = read_manifest(after, "release")
+    assert about["config"]["rankers/default"]["cutoff"] == about["cutoff"]
     (told,) = (folder / "runs").glob("continued-*/comparison.json")
     assert json.loads(told.read_text())["all"]["users"] >= 70

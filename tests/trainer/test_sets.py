@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -22,6 +23,24 @@ def test_a_set_is_found_by_edge_and_by_time(shop_dataset: Dataset) -> None:
     time = shop_dataset.edges[1].isoformat()
 
     assert TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", time) == by_name
+
+
+def test_of_two_sets_of_a_cutoff_that_with_labels_is_found(
+    shop_dataset: Dataset, tmp_path: Path
+) -> None:
+    made = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1").folder
+    dataset = replace(shop_dataset, root=tmp_path)
+    by_time = f"retrieval_v1-sessions-{dataset.edge('t1'):%Y%m%dT%H%M%SZ}"
+    for name, until in ((made.name, None), (by_time, "2020-01-01T00:00:00+00:00")):
+        shutil.copytree(made, dataset.sets / name)
+        (dataset.sets / name / "set.json").write_text(json.dumps({"until": until}))
+
+    found = [
+        TrainingSet.open(dataset, "retrieval_v1", "sessions", "t1", labelled=labelled).folder.name
+        for labelled in (False, True)
+    ]
+
+    assert found == [made.name, by_time]
 
 
 def test_a_missing_set_names_the_command_that_makes_it(shop_dataset: Dataset) -> None:
