@@ -20,7 +20,6 @@ from feature_repo.contract.schema import Encoding, Entity, Schema
 from ranking.policy import Lists, seen_rows
 from retrieval.retriever import Retriever
 from serving.asked import Asked
-from serving.begun import drawn
 from serving.candidates import Found, find, restrict
 from serving.experiments.treated import from_sources
 from serving.exploration.explored import Explored
@@ -135,8 +134,7 @@ class Pipeline:
         run: Run,
     ) -> dict[int, Explored | None]:
         """Put the best candidates into the lists of their users; return what was explored."""
-        scores = score(view, found, asked, run)
-        scores = drawn(found, scores, asked, self._popular, view.catalogue)
+        scores = score(view, found, asked, self._popular, run)
         explored: dict[int, Explored | None] = {}
         for group in _alike(asked):
             one = asked[group[0]]

@@ -17,10 +17,12 @@ from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.errors import ArtifactError
 from ranking.policy import Lists, rank_lists, seen_rows
 from serving.asked import Asked
+from serving.begun import drawn
 from serving.candidates import Found
 from serving.experiments.config import NO_RANKER
 from serving.experiments.treated import source_weights
 from serving.item_view import ItemView
+from serving.popular import Popular
 from serving.stages import POLICY, RANKING, Run
 
 Bools = npt.NDArray[np.bool_]
@@ -33,13 +35,16 @@ GIVEN = "given"
 """Source of an item that the request alone named."""
 
 
-def score(view: ItemView, found: Found, asked: Sequence[Asked], run: Run) -> Floats:
+def score(
+    view: ItemView, found: Found, asked: Sequence[Asked], popular: Popular, run: Run
+) -> Floats:
     """[N] scores; where ranking fails, by how well the sources place an item.
 
     Args:
         view: the items.
         found: candidates of B requests.
         asked: [B] with the names of rankers.
+        popular: what the lists of users who have only begun are drawn towards.
         run: the pass that this is part of.
     """
     rankers = [one.ranker for one in asked]
@@ -55,7 +60,7 @@ def score(view: ItemView, found: Found, asked: Sequence[Asked], run: Run) -> Flo
             )
         if not np.isfinite(scores).all():
             raise ArtifactError(f"Of {sorted(set(rankers))} one gives scores that are no numbers.")
-        return scores
+        return drawn(found, scores, asked, popular, view.catalogue)
 
     return run.attempt(RANKING, ranked, lambda: fused(found.candidates))
 

@@ -103,3 +103,16 @@ def test_a_new_user_who_looks_at_items_keeps_preferences(recommender: Recommende
 
     assert ids(preferring.items) != ids(plain.items)
     assert liked(preferring.items) > liked(plain.items)
+
+
+def test_where_popularity_fails_the_sources_order_the_items(
+    recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Popular, "places", broken)
+    answer = recommender.recommend(UNKNOWN, anchor_items=[500, 501])
+
+    assert answer.degraded == ["ranking"]
+    assert len(answer.items) == 10
