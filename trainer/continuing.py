@@ -41,6 +41,7 @@ from feature_repo.contract.columns import list_column
 from feature_repo.contract.dataset import Dataset, parse_time
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError, require
 from ranking.metrics import Estimate, Relevant, bootstrap, ndcg_at_k
+from retrieval.retriever import KIND as RETRIEVER
 from trainer.export import CURRENT, DEFAULT_RANKER
 from trainer.export import KIND as RELEASE
 from trainer.quickstart import JOBS, LABEL_WINDOWS, PYTHON, Shop
@@ -274,33 +275,34 @@ class Continuing:
         return held_back(self._dataset.end, 0) + timedelta(days=1)
 
     def _set(self, service: str, kind: str, cutoff: str, until: str | None = None) -> Path:
+        """Make a set, or find one of the same cut-off and labels; return its folder."""
         labels = [] if until is None else [f"until={until}"]
         settings = [f"service={service}", f"kind={kind}", f"cutoff={cutoff}", *labels]
         command = (PYTHON, "-m", "feature_repo.jobs", "training-set", *self._shop.overrides)
         root = self._shop.root
         self._stages.run(
             Stage(
-                f"continue-{service}-{kind}{'' if cutoff == self._day else '-labels'}",
+                f"continue-{service}-{kind}-{parse_time(cutoff):%Y%m%dT%H%M%SZ}",
                 f"Joining the {service} features of {kind} before {cutoff}",
                 (*command, *settings),
                 (root / "features", root / "canonical", self._shop.dataset_json),
                 code=JOBS,
                 environment=self._shop.environment,
-                holds=lambda: self._has_set(service, kind, cutoff, until),
+                holds=lambda: self._made(service, kind, cutoff, until) is not None,
             )
         )
-        return self._open(service, kind, cutoff, until).folder
+        made = self._made(service, kind, cutoff, until)
+        assert made is not None
+        return made
 
-    def _open(self, service: str, kind: str, cutoff: str, until: str | None) -> TrainingSet:
-        labelled = until is not None
-        return TrainingSet.open(self._dataset, service, kind, cutoff, labelled=labelled)
-
-    def _has_set(self, service: str, kind: str, cutoff: str, until: str | None) -> bool:
+    def _made(self, service: str, kind: str, cutoff: str, until: str | None) -> Path | None:
+        """The folder of a set; None where there is none, or none with labels up to that time."""
+        last = None if until is None else parse_time(until)
         try:
-            self._open(service, kind, cutoff, until)
+            found = TrainingSet.open(self._dataset, service, kind, cutoff, until=last)
         except ArtifactError:
-            return False
-        return True
+            return None
+        return found.folder if last is None or found.until == last else None
 
     def _train(self, sessions: Path) -> Path:
         before = self._served.run(self._config.runs)
@@ -333,15 +335,21 @@ class Continuing:
 
     def _ranker(self, name: str, run: Path) -> Path:
         """Train a ranker as a run did; the newest window is that since the published cut-off."""
-        labels = self._set("ranking_v1", "users", self._served.cutoff.isoformat(), self._day)
-        windows = [self._served.retriever, *windows_of(run)][:LABEL_WINDOWS]
+        newest = LabelWindow(self._served.retriever, self._served.cutoff, self._cutoff)
+        windows = [newest, *windows_of(run)][:LABEL_WINDOWS]
+        bundles = [window.bundle for window in windows]
         settings = (
-            *(f"like={run}", f"cutoff={self._day}", f"retriever={windows[0]}"),
-            f"model.earlier={json.dumps([str(window) for window in windows[1:]])}",
+            *(f"like={run}", f"cutoff={self._day}", f"retriever={bundles[0]}"),
+            f"model.earlier={json.dumps([str(bundle) for bundle in bundles[1:]])}",
         )
         about = f"Training the ranker {name} on {len(windows)} windows before {self._day}"
-        inputs = (run / "run.json", labels, *windows)
+        inputs = (run / "run.json", *map(self._labels, windows), *bundles)
         return self._answer(f"ranker-{name}", about, ("trainer", *settings), inputs) / RANKER
+
+    def _labels(self, window: LabelWindow) -> Path:
+        """The set of a window, which an edge's name may lead to no more once events came in."""
+        times = window.cutoff.isoformat(), window.until.isoformat()
+        return self._made("ranking_v1", "users", *times) or self._set("ranking_v1", "users", *times)
 
     def _export(self, retriever: Path, rankers: Mapping[str, Path], users: Path) -> Path:
         command = (PYTHON, "-m", "trainer.export", *self._shop.named, f"cutoff={self._day}")
@@ -427,15 +435,34 @@ def _told(found: Mapping[str, Comparison]) -> str:
     )
 
 
-def windows_of(run: Path) -> list[Path]:
-    """The retriever bundles that a ranker's run learned from, the latest first; those still there.
+@dataclass(frozen=True)
+class LabelWindow:
+    """What a ranker learns from: a retriever's candidates, and what was bought since."""
+
+    bundle: Path
+    """The retriever."""
+    cutoff: datetime
+    """Of the retriever."""
+    until: datetime
+    """Labels are of before."""
+
+
+def windows_of(run: Path) -> list[LabelWindow]:
+    """What a ranker's run learned from, the latest first, as far as the bundles are still there.
 
     Args:
         run: folder of the run.
     """
     config = OmegaConf.load(run / "config.yaml")
-    folders = [Path(config.retriever), *map(Path, config.model.earlier)]
-    return [folder for folder in folders if (folder / MANIFEST).exists()]
+    until = parse_time(read_json(run / "run.json")["cutoff"])
+    found: list[LabelWindow] = []
+    for bundle in (Path(config.retriever), *map(Path, config.model.earlier)):
+        if not (bundle / MANIFEST).exists():
+            break
+        cutoff = parse_time(read_manifest(bundle, RETRIEVER, verify=False)["cutoff"])
+        found.append(LabelWindow(bundle, cutoff, until))
+        until = cutoff
+    return found
 
 
 def held_back(end: datetime, days: int) -> datetime:

@@ -39,7 +39,7 @@ def train(config: RunConfig, model: RankerModelConfig, process: Process) -> Path
         )
     dataset = config.dataset()
     bundles = _bundles(config, model)
-    run = Run.open(config, _digests(dataset, bundles, model.validation), process)
+    run = Run.open(config, _digests(dataset, bundles, model.validation, config.cutoff), process)
     if run.result is not None:
         log.info("%s is finished already: %s", run.folder, run.result)
         return run.folder
@@ -83,16 +83,20 @@ def _bundles(config: RunConfig, model: RankerModelConfig) -> list[Path]:
     return [Path(config.retriever), *map(Path, model.earlier)]
 
 
-def _digests(dataset: Dataset, bundles: list[Path], validation: str | None) -> dict[str, str]:
+def _digests(
+    dataset: Dataset, bundles: list[Path], validation: str | None, before: str
+) -> dict[str, str]:
     """Name -> digest of each retriever and training set that is read."""
-    named = {f"window {index}": bundle for index, bundle in enumerate(bundles)}
+    named: dict[str, tuple[Path, str | None]] = {
+        f"window {index}": (bundle, before) for index, bundle in enumerate(bundles)
+    }
     if validation is not None:
-        named["validation"] = Path(validation)
+        named["validation"] = Path(validation), None
     digests = {}
-    for name, bundle in named.items():
+    for name, (bundle, last) in named.items():
         about = read_manifest(bundle, KIND, verify=False)
         digests[f"{name} retriever"] = sha256_file(bundle / MANIFEST)
-        digests[f"{name} set"] = labelled_set(dataset, about).digest
+        digests[f"{name} set"] = labelled_set(dataset, about, last).digest
     return digests
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from feature_repo.contract.artifacts import read_json, read_table
+from feature_repo.contract.artifacts import read_table
 from feature_repo.contract.candidates import Candidates
 from feature_repo.contract.columns import column_of, list_column
-from feature_repo.contract.dataset import Dataset, parse_time
+from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.encoding import Encoder, query_times_s
 from feature_repo.contract.errors import ConfigError
 from feature_repo.contract.events import EventType, target_column
@@ -45,6 +46,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 SERVICE = "ranking_v1"
+NEVER = datetime.max.replace(tzinfo=UTC)
 CHUNK = 256
 """Requests whose candidates are found at once."""
 
@@ -109,7 +111,7 @@ class Window:
                 ``others``, or no user is in the part.
         """
         retriever = Retriever.load(bundle)
-        rows = labelled_set(dataset, retriever.about)
+        rows = labelled_set(dataset, retriever.about, before)
         require_labels(rows, dataset, before)
         users = read_table(rows.folder / "users.parquet")
         users = users if part is None else part.of(users)
@@ -170,17 +172,19 @@ class Window:
         )
 
 
-def labelled_set(dataset: Dataset, about: Mapping[str, Any]) -> TrainingSet:
-    """The users of a retriever bundle's cut-off, with labels where a set has them.
+def labelled_set(dataset: Dataset, about: Mapping[str, Any], before: str | None) -> TrainingSet:
+    """The users of a retriever bundle's cut-off, with what they bought since.
 
     Args:
-        dataset: where it lies.
+        dataset: where the set lies.
         about: the bundle's description.
+        before: a cut-off that labels must not pass, if any.
 
     Raises:
         ArtifactError: there is none.
     """
-    return TrainingSet.open(dataset, SERVICE, "users", str(about["cutoff"]), labelled=True)
+    until = NEVER if before is None else dataset.edge(before)
+    return TrainingSet.open(dataset, SERVICE, "users", str(about["cutoff"]), until=until)
 
 
 def require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> None:
@@ -189,16 +193,15 @@ def require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> N
     Raises:
         ConfigError: it has none, or some are.
     """
-    until = read_json(rows.folder / "set.json").get("until")
-    if until is None:
+    if rows.until is None:
         raise ConfigError(
             f"{rows.folder} has no labels; a ranker needs a set made with until=... "
             "(python -m feature_repo.jobs training-set)."
         )
-    if before is not None and parse_time(until) > dataset.edge(before):
+    if before is not None and rows.until > dataset.edge(before):
         raise ConfigError(
-            f"The labels of {rows.folder} reach to {until}, past the cut-off {before}: take a "
-            "retriever that was fitted one window before the cut-off."
+            f"The labels of {rows.folder} reach to {rows.until.isoformat()}, past the cut-off "
+            f"{before}: take a retriever that was fitted one window before the cut-off."
         )
 
 

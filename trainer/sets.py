@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.contract.artifacts import read_json, read_table, sha256_file
 from feature_repo.contract.columns import column_of, list_column
-from feature_repo.contract.dataset import Dataset
+from feature_repo.contract.dataset import Dataset, parse_time
 from feature_repo.contract.encoding import Encoder
 from feature_repo.contract.errors import ArtifactError
 from feature_repo.contract.events import TARGET as TARGET
@@ -46,11 +47,11 @@ class TrainingSet:
 
     @staticmethod
     def open(
-        dataset: Dataset, service: str, kind: str, cutoff: str, *, labelled: bool = False
+        dataset: Dataset, service: str, kind: str, cutoff: str, *, until: datetime | None = None
     ) -> TrainingSet:
         """Find a set by its cut-off: an edge's name or an ISO time.
 
-        With ``labelled``, of several of one cut-off the first with labels, if any has them.
+        Of several of one cut-off, that whose labels reach furthest, though not past ``until``.
 
         Raises:
             ArtifactError: it was not made; the command that makes it is named.
@@ -59,16 +60,28 @@ class TrainingSet:
         names = [name for name, edge in dataset.named_edges.items() if edge == time]
         names.append(time.strftime("%Y%m%dT%H%M%SZ"))
         folders = [dataset.sets / f"{service}-{kind}-{name}" for name in names]
-        made = [folder for folder in folders if (folder / "set.json").exists()]
-        if labelled:
-            made.sort(key=lambda folder: read_json(folder / "set.json").get("until") is None)
+        made = [
+            TrainingSet(folder, Schema.load(folder / "schema.json"))
+            for folder in folders
+            if (folder / "set.json").exists()
+        ]
+        if made and until is not None:
+            reach = {at: made[at].until for at in range(len(made))}
+            kept = {at: time for at, time in reach.items() if time is not None and time <= until}
+            return made[max(kept, key=lambda at: kept[at], default=0)]
         if made:
-            return TrainingSet(made[0], Schema.load(made[0] / "schema.json"))
+            return made[0]
         raise ArtifactError(
             f"There is no training set {service}-{kind}-{cutoff} in {dataset.sets}. Make it: "
             f"python -m feature_repo.jobs training-set data={dataset.name} service={service} "
             f"kind={kind} cutoff={cutoff}"
         )
+
+    @property
+    def until(self) -> datetime | None:
+        """When the labels end; None where there are none."""
+        last = read_json(self.folder / "set.json").get("until")
+        return None if last is None else parse_time(last)
 
     @property
     def digest(self) -> str:

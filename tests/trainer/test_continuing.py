@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from feature_repo.contract.artifacts import read_manifest
+from feature_repo.contract.artifacts import read_manifest, write_manifest
 from feature_repo.contract.dataset import Dataset
 from feature_repo.contract.errors import ArtifactError, BadInput, ConfigError
 from ranking.metrics import Estimate
@@ -85,12 +85,16 @@ def test_without_a_published_release_it_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def runs(shop_dataset: Dataset, tmp_path: Path) -> Path:
-    """Return a folder of the run of a ranker that learned from two bundles, one of them gone."""
-    bundles = [tmp_path / name / "retriever" for name in ("first", "second")]
-    bundles[1].mkdir(parents=True)
-    (bundles[1] / "manifest.json").write_text("{}")
-    ranker = ["experiment=wide_deep", "cutoff=t1", f"retriever={bundles[0]}"]
-    config = compose([*ranker, f"model.earlier=[{bundles[1]}]", f"data.root={shop_dataset.root}"])
+    """Return a folder of the run of a ranker that learned from three bundles, one of them gone."""
+    bundles = [tmp_path / str(day) / "retriever" for day in (15, 8, 1)]
+    for bundle, day in zip(bundles, (15, 8, 1), strict=True):
+        if day > 1:
+            bundle.mkdir(parents=True)
+            write_manifest(bundle, "retriever", {"cutoff": f"2020-01-{day:02}T00:00:00+00:00"})
+    ranker = ["experiment=wide_deep", "cutoff=2020-01-22", f"retriever={bundles[0]}"]
+    config = compose(
+        [*ranker, f"model.earlier=[{bundles[1]},{bundles[2]}]", f"data.root={shop_dataset.root}"]
+    )
     Run.open(config, {}, Process(0, 1, 0, torch.device("cpu")), tmp_path / "runs" / "ranker-1")
     return tmp_path / "runs"
 
@@ -105,7 +109,10 @@ def test_a_ranker_is_trained_as_its_run_was(runs: Path) -> None:
     run = served("ranker-1").run_of("default", runs)
 
     assert run == runs / "ranker-1"
-    assert windows_of(run) == [runs.parent / "second" / "retriever"]
+    newest, earlier = windows_of(run)
+    assert newest.bundle == runs.parent / "15" / "retriever"
+    assert (newest.cutoff.day, newest.until.day) == (15, 22)
+    assert (earlier.cutoff.day, earlier.until.day) == (8, 15)
 
 
 @pytest.mark.parametrize(

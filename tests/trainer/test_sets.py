@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +26,28 @@ def test_a_set_is_found_by_edge_and_by_time(shop_dataset: Dataset) -> None:
     assert TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", time) == by_name
 
 
-def test_of_two_sets_of_a_cutoff_that_with_labels_is_found(
+def test_of_two_sets_of_a_cutoff_that_whose_labels_reach_furthest_is_found(
     shop_dataset: Dataset, tmp_path: Path
 ) -> None:
     made = TrainingSet.open(shop_dataset, "retrieval_v1", "sessions", "t1").folder
     dataset = replace(shop_dataset, root=tmp_path)
     by_time = f"retrieval_v1-sessions-{dataset.edge('t1'):%Y%m%dT%H%M%SZ}"
-    for name, until in ((made.name, None), (by_time, "2020-01-01T00:00:00+00:00")):
+    first, second = (datetime(2020, 1, day, tzinfo=UTC) for day in (1, 8))
+    for name in (made.name, by_time):
         shutil.copytree(made, dataset.sets / name)
-        (dataset.sets / name / "set.json").write_text(json.dumps({"until": until}))
 
-    found = [
-        TrainingSet.open(dataset, "retrieval_v1", "sessions", "t1", labelled=labelled).folder.name
-        for labelled in (False, True)
-    ]
+    def found(named: datetime | None, timed: datetime | None, until: datetime | None) -> str:
+        for name, last in ((made.name, named), (by_time, timed)):
+            text = json.dumps({"until": None if last is None else last.isoformat()})
+            (dataset.sets / name / "set.json").write_text(text)
+        opened = TrainingSet.open(dataset, "retrieval_v1", "sessions", "t1", until=until)
+        return opened.folder.name
 
-    assert found == [made.name, by_time]
+    assert found(None, first, None) == made.name
+    assert found(None, first, first) == by_time
+    assert found(first, second, second) == by_time
+    assert found(first, second, first) == made.name
+    assert found(None, second, first) == made.name
 
 
 def test_a_missing_set_names_the_command_that_makes_it(shop_dataset: Dataset) -> None:
