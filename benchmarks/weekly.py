@@ -42,7 +42,7 @@ HELP = """\
 python -m benchmarks.weekly [KEY=VALUE ...]
 
   weeks=8               from t1 on; the first four are validation, the others test
-  settings=[init.hold_days=1]  further settings of the command that goes on
+  settings=[]           of the command that goes on, such as init.rankers=train
   data=data/complete_journey  an ingested shop with 64-bit ids
   folder=data/weekly    gets the shop as it is known
   runs=runs/weekly      gets the runs, and
@@ -66,7 +66,7 @@ class Config:
     """Settings of the benchmark."""
 
     weeks: int = 8
-    settings: list[str] = field(default_factory=lambda: ["init.hold_days=1"])
+    settings: list[str] = field(default_factory=list)
     data: str = "data/complete_journey"
     folder: str = "data/weekly"
     runs: str = "runs/weekly"

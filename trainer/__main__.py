@@ -51,7 +51,7 @@ job of its own (conf/hydra/launcher/slurm.yaml; hydra.launcher.partition=NAME an
 of the results comes last; the exit code is 1 if any of the runs is not finished.
 
 With init=release the two-tower of the published release goes on with what came in since its
-cut-off, and its rankers are trained anew (init.rankers=keep: taken over). The newest init.hold_days
+cut-off; its rankers are taken over (init.rankers=train: trained anew). The newest init.hold_days
 judge the result beside the published release, and it takes that one's place unless it is worse
 beyond noise (trainer/continuing.py).
 

@@ -1,13 +1,13 @@
 """``python -m trainer experiment=NAME init=release data.since=last``: go on from what is served.
 
 The two-tower of the published release is trained further, on the sessions since its cut-off alone,
-with rows for the users and items that are new; other sources are fitted anew. Its rankers are
-trained anew with their settings: what the published retriever finds and was bought since its
-cut-off is their newest label window, before those that they learned from last. The newest days are
-held back: the new release and the published one make lists for the users of those days, from the
-same rows, and the new one is published unless its lists are worse by more than the noise of the
-difference. Like ``trainer.quickstart`` this strings commands together, each of which can be run
-alone.
+with rows for the users and items that are new; other sources are fitted anew. Its rankers are taken
+over, or with ``init.rankers=train`` trained anew with their settings: what the published retriever
+finds and was bought since its cut-off is their newest label window, before those that they learned
+from last. The newest days are held back: the new release and the published one make lists for the
+users of those days, from the same rows, and the new one is published unless its lists are worse by
+more than the noise of the difference. Like ``trainer.quickstart`` this strings commands together,
+each of which can be run alone.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Rankers(StrEnum):
     """What becomes of the published release's rankers."""
 
     train = "train"
-    """They are trained anew."""
+    """They are trained anew. After a week or less of news they follow its habits: in
+    ``benchmarks.weekly`` lists of new items gained, lists of all items lost."""
     keep = "keep"
     """They are taken over as they are."""
 
@@ -87,7 +88,7 @@ class ContinueConfig:
     runs: Path = Path("runs")
     """Folder of the shop's runs."""
     releases: Path = Path("releases")
-    rankers: Rankers = Rankers.train
+    rankers: Rankers = Rankers.keep
     training: tuple[str, ...] = ()
     """Further settings of the two-tower's training, such as trainer.epochs=1."""
 
@@ -120,7 +121,7 @@ class ContinueConfig:
             )
         shop = Shop.from_overrides(data)
         runs = Path(values.get("paths.runs") or Path("runs") / shop.name)
-        rankers = values.get("init.rankers", Rankers.train)
+        rankers = values.get("init.rankers", Rankers.keep)
         require(rankers in set(Rankers), f"init.rankers={rankers} must be train or keep.")
         return ContinueConfig(
             values["experiment"],

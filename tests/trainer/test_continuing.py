@@ -44,7 +44,7 @@ def test_settings_are_told_apart() -> None:
     )
 
     assert (config.experiment, config.hold_days, config.min_users) == ("two_tower", 3, 30)
-    assert config.rankers is Rankers.train
+    assert config.rankers is Rankers.keep
     assert config.shop.named[:2] == ("data=parquet", "data.name=own")
     assert config.training == ("trainer.epochs=2",)
     assert config.runs == Path("runs/own").resolve()
@@ -250,8 +250,9 @@ def test_feedback_becomes_the_next_release(
     assert jobs(["compact", *settings, f"feedback=[{folder / 'feedback'}]"]) == 0
     assert jobs(["state", *settings]) == 0
     places = [f"paths.runs={folder / 'runs'}", f"init.releases={folder / 'releases'}"]
-    training = ["trainer.epochs=1", "model.context=[HOUR,WEEKDAY]", "init.hold_days=4"]
-    assert main([*COMMAND, *settings, *places, *training]) == 0
+    training = ["trainer.epochs=1", "model.context=[HOUR,WEEKDAY]"]
+    own = ["init.hold_days=4", "init.rankers=train"]
+    assert main([*COMMAND, *settings, *places, *training, *own]) == 0
 
     after = (folder / "releases" / "current").resolve()
     assert after != before
