@@ -27,7 +27,7 @@ def test_the_default_is_complete_journey() -> None:
     assert data.source is Source.complete_journey
     assert data.root == "data/complete_journey"
     assert data.zone.key == "America/New_York"
-    assert (data.history_items, data.half_life_days, data.snapshot_days) == (200, 56.0, 7)
+    assert (data.history_items, data.half_life_days, data.snapshot_days) == (500, 56.0, 7)
 
 
 def test_overrides_reach_the_dataclass() -> None:
