@@ -259,8 +259,8 @@ class Continuing:
         Raises:
             ShoprecError: a stage failed, or there is nothing new.
         """
-        sessions = self._set("retrieval_v1", "sessions", self._day)
-        users = self._set("ranking_v1", "users", self._day, f"{self._until():%Y-%m-%d}")
+        sessions = self._set("retrieval_v1", "sessions", self._cutoff)
+        users = self._set("ranking_v1", "users", self._cutoff, self._until())
         towers = self._train(sessions)
         retriever = self._sources(towers, sessions)
         release = self._export(retriever, self._rankers(), users)
@@ -275,16 +275,18 @@ class Continuing:
     def _until(self) -> datetime:
         return held_back(self._dataset.end, 0) + timedelta(days=1)
 
-    def _set(self, service: str, kind: str, cutoff: str, until: str | None = None) -> Path:
+    def _set(
+        self, service: str, kind: str, cutoff: datetime, until: datetime | None = None
+    ) -> Path:
         """Make a set, or find one of the same cut-off and labels; return its folder."""
-        labels = [] if until is None else [f"until={until}"]
-        settings = [f"service={service}", f"kind={kind}", f"cutoff={cutoff}", *labels]
+        labels = [] if until is None else [f"until={until.isoformat()}"]
+        settings = [f"service={service}", f"kind={kind}", f"cutoff={cutoff.isoformat()}", *labels]
         command = (PYTHON, "-m", "feature_repo.jobs", "training-set", *self._shop.overrides)
         root = self._shop.root
         self._stages.run(
             Stage(
-                f"continue-{service}-{kind}-{parse_time(cutoff):%Y%m%dT%H%M%SZ}",
-                f"Joining the {service} features of {kind} before {cutoff}",
+                f"continue-{service}-{kind}-{cutoff:%Y%m%dT%H%M%SZ}",
+                f"Joining the {service} features of {kind} before {cutoff:%Y-%m-%d}",
                 (*command, *settings),
                 (root / "features", root / "canonical", self._shop.dataset_json),
                 code=JOBS,
@@ -296,14 +298,15 @@ class Continuing:
         assert made is not None
         return made
 
-    def _made(self, service: str, kind: str, cutoff: str, until: str | None) -> Path | None:
+    def _made(
+        self, service: str, kind: str, cutoff: datetime, until: datetime | None
+    ) -> Path | None:
         """The folder of a set; None where there is none, or none with labels up to that time."""
-        last = None if until is None else parse_time(until)
         try:
-            found = TrainingSet.open(self._dataset, service, kind, cutoff, until=last)
+            found = TrainingSet.open(self._dataset, service, kind, cutoff.isoformat(), until=until)
         except ArtifactError:
             return None
-        return found.folder if last is None or found.until == last else None
+        return found.folder if until is None or found.until == until else None
 
     def _train(self, sessions: Path) -> Path:
         before = self._served.run(self._config.runs)
@@ -336,7 +339,7 @@ class Continuing:
 
     def _ranker(self, name: str, run: Path) -> Path:
         """Train a ranker as a run did; the newest window is that since the published cut-off."""
-        newest = LabelWindow(self._served.retriever, self._served.cutoff, self._cutoff)
+        newest = RankerWindow(self._served.retriever, self._served.cutoff, self._cutoff)
         windows = [newest, *windows_of(run)][:LABEL_WINDOWS]
         bundles = [window.bundle for window in windows]
         settings = (
@@ -347,10 +350,10 @@ class Continuing:
         inputs = (run / "run.json", *map(self._labels, windows), *bundles)
         return self._answer(f"ranker-{name}", about, ("trainer", *settings), inputs) / RANKER
 
-    def _labels(self, window: LabelWindow) -> Path:
+    def _labels(self, window: RankerWindow) -> Path:
         """The set of a window, which an edge's name may lead to no more once events came in."""
-        times = window.cutoff.isoformat(), window.until.isoformat()
-        return self._made("ranking_v1", "users", *times) or self._set("ranking_v1", "users", *times)
+        wanted = "ranking_v1", "users", window.cutoff, window.until
+        return self._made(*wanted) or self._set(*wanted)
 
     def _export(self, retriever: Path, rankers: Mapping[str, Path], users: Path) -> Path:
         command = (PYTHON, "-m", "trainer.export", *self._shop.named, f"cutoff={self._day}")
@@ -437,7 +440,7 @@ def _told(found: Mapping[str, Comparison]) -> str:
 
 
 @dataclass(frozen=True)
-class LabelWindow:
+class RankerWindow:
     """What a ranker learns from: a retriever's candidates, and what was bought since."""
 
     bundle: Path
@@ -448,7 +451,7 @@ class LabelWindow:
     """Labels are of before."""
 
 
-def windows_of(run: Path) -> list[LabelWindow]:
+def windows_of(run: Path) -> list[RankerWindow]:
     """What a ranker's run learned from, the latest first, as far as the bundles are still there.
 
     Args:
@@ -456,12 +459,12 @@ def windows_of(run: Path) -> list[LabelWindow]:
     """
     config = OmegaConf.load(run / "config.yaml")
     until = parse_time(read_json(run / "run.json")["cutoff"])
-    found: list[LabelWindow] = []
+    found: list[RankerWindow] = []
     for bundle in (Path(config.retriever), *map(Path, config.model.earlier)):
         if not (bundle / MANIFEST).exists():
             break
         cutoff = parse_time(read_manifest(bundle, RETRIEVER, verify=False)["cutoff"])
-        found.append(LabelWindow(bundle, cutoff, until))
+        found.append(RankerWindow(bundle, cutoff, until))
         until = cutoff
     return found
 

@@ -193,14 +193,15 @@ def require_labels(rows: TrainingSet, dataset: Dataset, before: str | None) -> N
     Raises:
         ConfigError: it has none, or some are.
     """
-    if rows.until is None:
+    until = rows.until
+    if until is None:
         raise ConfigError(
             f"{rows.folder} has no labels; a ranker needs a set made with until=... "
             "(python -m feature_repo.jobs training-set)."
         )
-    if before is not None and rows.until > dataset.edge(before):
+    if before is not None and until > dataset.edge(before):
         raise ConfigError(
-            f"The labels of {rows.folder} reach to {rows.until.isoformat()}, past the cut-off "
+            f"The labels of {rows.folder} reach to {until.isoformat()}, past the cut-off "
             f"{before}: take a retriever that was fitted one window before the cut-off."
         )
 

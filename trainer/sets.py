@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,7 @@ RATING = "target_rating"
 """The ratings of the targets, where they are explicit."""
 SEEN = "seen_item_id"
 """Everything that a user bought, where the rows have it."""
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 QUANTILE_ROWS = 1_000_000
 """Rows that the quantiles of numeric features are found on, at most."""
 COUNTING_MEMORY = "2GB"
@@ -65,17 +66,18 @@ class TrainingSet:
             for folder in folders
             if (folder / "set.json").exists()
         ]
-        if made and until is not None:
-            reach = {at: made[at].until for at in range(len(made))}
-            kept = {at: time for at, time in reach.items() if time is not None and time <= until}
-            return made[max(kept, key=lambda at: kept[at], default=0)]
-        if made:
-            return made[0]
-        raise ArtifactError(
-            f"There is no training set {service}-{kind}-{cutoff} in {dataset.sets}. Make it: "
-            f"python -m feature_repo.jobs training-set data={dataset.name} service={service} "
-            f"kind={kind} cutoff={cutoff}"
-        )
+        if not made:
+            raise ArtifactError(
+                f"There is no training set {service}-{kind}-{cutoff} in {dataset.sets}. Make it: "
+                f"python -m feature_repo.jobs training-set data={dataset.name} service={service} "
+                f"kind={kind} cutoff={cutoff}"
+            )
+        return made[0] if until is None else max(made, key=lambda one: one._reach(until))
+
+    def _reach(self, until: datetime) -> datetime:
+        """When the labels end; the beginning of time without any, or with some past ``until``."""
+        last = self.until
+        return BEGINNING if last is None or last > until else last
 
     @property
     def until(self) -> datetime | None:
